@@ -1,0 +1,371 @@
+"""Everything the provisioner knows, read at one instant: frozen.
+
+Rule 1: the world changes only by changes. A change is a fact that came to be: data, written to the store first and
+        applied here after it is safe there, so that what is answered is never more than what survives a power cut.
+Rule 2: `World.after` and the store agree: a world loaded from the store equals the world that its changes made.
+Rule 3: facts and wishes only. Phases, presence and counts are computed where they are asked for.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One machine in brief: what lists, filters and phases need. Bodies (inventory, vitals) stay in the store.
+
+    Times are seconds since 1970 by the provisioner's clock.
+    """
+
+    id: str
+    incarnation: int
+    key_sha256: bytes  # of the DER SubjectPublicKeyInfo that it may hold a certificate for
+    asked_at: float
+    accepted_at: float | None = None
+    forgotten_at: float | None = None
+    waits_because: str = ""  # why it was not accepted at once
+    certified_at: float | None = None
+    hostname: str = ""
+    product: str = ""
+    serial: str = ""
+    gpu_count: int = 0
+    gpu_model: str = ""
+    rdma_count: int = 0
+    os: str = ""
+    kernel: str = ""
+    agent_version: str = ""
+    boot_id: str = ""
+    inventory_digest: bytes = b""
+    run_id: bytes = b""
+    sequence: int = 0  # the highest delta of that run that is stored
+    problem_count: int = 0
+    last_heard_at: float | None = None
+    session: str = ""  # the open stream's name; empty while there is none
+    session_epoch: int = 0  # the provisioner's life in which it was opened: another life's stream is not open
+    peer: str = ""
+    parted_because: str = ""
+    clock_skew_s: float | None = None
+    silent_noted: bool = False  # the event that it fell silent was written, and none since that it came back
+    revision: int = 0  # of the last change that a person would see in a list
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A machine asked to enrol: for the first time, or again after it was forgotten (a higher incarnation)."""
+
+    machine_id: str
+    incarnation: int
+    key_sha256: bytes
+    evidence: bytes  # bedplate.v1.Evidence
+    hostname: str
+    product: str
+    serial: str
+    token_id: str
+    waits_because: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    machine_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A certificate was issued, for this key."""
+
+    machine_id: str
+    key_sha256: bytes
+    serial_number: str
+    not_after: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    machine_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A stream was opened."""
+
+    machine_id: str
+    session: str
+    epoch: int
+    run_id: bytes
+    agent_version: str
+    boot_id: str
+    peer: str
+    clock_skew_s: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """A stream ended. It concerns only the stream of that name: a younger one may be open already."""
+
+    machine_id: str
+    session: str
+    because: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryKept:
+    """The machine's inventory is now the one of this digest; `body` is None where the store already has it."""
+
+    machine_id: str
+    digest: bytes
+    body: bytes | None  # bedplate.v1.Inventory
+    hostname: str
+    product: str
+    serial: str
+    gpu_count: int
+    gpu_model: str
+    rdma_count: int
+    os: str
+    kernel: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class VitalsKept:
+    """All vitals and problems of the machine as they stand after this delta of this run."""
+
+    machine_id: str
+    run_id: bytes
+    sequence: int
+    vitals: bytes  # bedplate.v1.Vitals
+    problems: bytes  # bedplate.v1.Problems
+    problem_count: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceNoted:
+    """The event that the machine fell silent (or came back) is being written in the same batch."""
+
+    machine_id: str
+    silent: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An event for people and automation; it gets its revision when it is stored."""
+
+    kind: str
+    machine_id: str
+    hostname: str
+    because: str
+    actor: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMade:
+    token_id: str
+    secret_sha256: bytes
+    created_at: float
+    expires_at: float
+    uses_allowed: int  # 0: any number
+    review: bool
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRevoked:
+    token_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsed:
+    """A machine's key came in by the token. The same key counts once, however often it asks."""
+
+    token_id: str
+    key_sha256: bytes
+    machine_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A write was answered: the same request id of the same caller gets the same bytes again."""
+
+    caller: str
+    request_id: str
+    method: str
+    request_sha256: bytes
+    response: bytes
+    at: float
+
+
+Change = (
+    Asked
+    | Accepted
+    | Certified
+    | Forgotten
+    | Met
+    | Parted
+    | InventoryKept
+    | VitalsKept
+    | SilenceNoted
+    | Noted
+    | TokenMade
+    | TokenRevoked
+    | TokenUsed
+    | Answered
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    id: str
+    secret_sha256: bytes
+    created_at: float
+    expires_at: float
+    uses_allowed: int
+    review: bool
+    created_by: str
+    revoked_at: float | None = None
+    used_by: frozenset[bytes] = frozenset()  # key_sha256 of each that came in by it
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    epoch: int
+    started_at: float
+    revision: int = 0
+    machines: Mapping[str, Facts] = field(default_factory=dict)
+    tokens: Mapping[str, TokenFacts] = field(default_factory=dict)
+
+    def after(self, changes: Iterable[tuple[int, Change]]) -> "World":
+        """The world once these came to be, each with the revision that the store gave it, in order."""
+        machines, tokens, revision = dict(self.machines), dict(self.tokens), self.revision
+        for number, change in changes:
+            revision = max(revision, number)
+            match change:
+                case TokenMade() | TokenRevoked() | TokenUsed():
+                    tokens[change.token_id] = _token(tokens.get(change.token_id), change)
+                case Noted() | Answered():
+                    pass
+                case _:
+                    machines[change.machine_id] = machine_after(machines.get(change.machine_id), change, number)
+        return replace(self, machines=machines, tokens=tokens, revision=revision)
+
+    @property
+    def known(self) -> list[Facts]:
+        """The machines that were not forgotten."""
+        return [facts for facts in self.machines.values() if facts.forgotten_at is None]
+
+    def connected(self, facts: Facts) -> bool:
+        return facts.session != "" and facts.session_epoch == self.epoch
+
+
+MachineChange = Asked | Accepted | Certified | Forgotten | Met | Parted | InventoryKept | VitalsKept | SilenceNoted
+
+
+def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> Facts:  # noqa: C901, PLR0911 - one arm a change
+    """One machine's facts once the change came to be. KeyError where it concerns a machine that nobody knows."""
+    if isinstance(change, Asked):
+        return Facts(
+            id=change.machine_id,
+            incarnation=change.incarnation,
+            key_sha256=change.key_sha256,
+            asked_at=change.at,
+            waits_because=change.waits_because,
+            hostname=change.hostname,
+            product=change.product,
+            serial=change.serial,
+            revision=revision,
+        )
+    if facts is None:
+        raise KeyError(change.machine_id)
+    match change:
+        case Accepted():
+            return replace(facts, accepted_at=change.at, waits_because="", revision=revision)
+        case Certified():
+            return replace(facts, certified_at=change.at, key_sha256=change.key_sha256)
+        case Forgotten():
+            return replace(facts, forgotten_at=change.at, session="", revision=revision)
+        case Met():
+            return _met(facts, change, revision)
+        case Parted():
+            if facts.session != change.session:
+                return facts
+            return replace(facts, session="", parted_because=change.because, last_heard_at=change.at, revision=revision)
+        case InventoryKept():
+            return _inventory(facts, change, revision)
+        case VitalsKept():
+            seen = facts.problem_count != change.problem_count
+            return replace(
+                facts,
+                run_id=change.run_id,
+                sequence=change.sequence,
+                problem_count=change.problem_count,
+                last_heard_at=change.at,
+                revision=revision if seen else facts.revision,
+            )
+        case SilenceNoted():
+            return replace(facts, silent_noted=change.silent, revision=revision)
+        case _:
+            assert_never(change)
+
+
+def _met(facts: Facts, change: Met, revision: int) -> Facts:
+    return replace(
+        facts,
+        session=change.session,
+        session_epoch=change.epoch,
+        run_id=change.run_id,
+        sequence=facts.sequence if facts.run_id == change.run_id else 0,
+        agent_version=change.agent_version,
+        boot_id=change.boot_id,
+        peer=change.peer,
+        parted_because="",
+        clock_skew_s=change.clock_skew_s,
+        last_heard_at=change.at,
+        revision=revision,
+    )
+
+
+def _inventory(facts: Facts, change: InventoryKept, revision: int) -> Facts:
+    return replace(
+        facts,
+        inventory_digest=change.digest,
+        hostname=change.hostname,
+        product=change.product,
+        serial=change.serial,
+        gpu_count=change.gpu_count,
+        gpu_model=change.gpu_model,
+        rdma_count=change.rdma_count,
+        os=change.os,
+        kernel=change.kernel,
+        last_heard_at=change.at,
+        revision=revision,
+    )
+
+
+def _token(facts: TokenFacts | None, change: TokenMade | TokenRevoked | TokenUsed) -> TokenFacts:
+    match change:
+        case TokenMade():
+            return TokenFacts(
+                change.token_id,
+                change.secret_sha256,
+                change.created_at,
+                change.expires_at,
+                change.uses_allowed,
+                change.review,
+                change.created_by,
+            )
+        case TokenRevoked() if facts is not None:
+            return replace(facts, revoked_at=facts.revoked_at or change.at)
+        case TokenUsed() if facts is not None:
+            return replace(facts, used_by=facts.used_by | {change.key_sha256})
+        case _:
+            raise KeyError(change.token_id)
