@@ -263,15 +263,15 @@ class InventoryBody(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
-    @_builtins.property
-    def inventory(self) -> _snapshot_pb2.Inventory: ...
+    inventory: _builtins.bytes
+    """The very bytes of an Inventory that the digest was taken of."""
     def __init__(
         self,
         *,
         digest: _builtins.bytes = ...,
-        inventory: _snapshot_pb2.Inventory | None = ...,
+        inventory: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["inventory", b"inventory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "inventory", b"inventory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

@@ -1,0 +1,249 @@
+"""The provisioner's end of the conversation with one agent: messages, time and commits in; messages and facts out.
+
+Rule 1: no I/O and no clock. `now` is handed in, seconds since 1970; what is to be sent, stored or looked up comes out.
+Rule 2: nothing is acknowledged before it is stored. Acknowledgements are cumulative, and lazy.
+Rule 3: an inventory is asked for only where this machine never had one of that digest.
+Rule 4: the peer is not trusted: whatever breaks the rules of the conversation ends it, and says which rule.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from bedplate.v1.snapshot_pb2 import Inventory, Vitals
+from bedplate.v1.uplink_pb2 import (
+    Ack,
+    Delta,
+    Hello,
+    InventoryBody,
+    Problems,
+    SessionRequest,
+    SessionResponse,
+    WantInventory,
+    Welcome,
+)
+from provisioner.world import Change, InventoryKept, Met, Parted, VitalsKept
+
+INTERVAL_S = 300.0
+ACK_AFTER_S = 5.0
+ACK_AFTER = 4  # deltas; the agent waits when 16 are without an answer
+MOST_ENTRIES = 4096  # of vitals: far more than any machine has parts
+MAPS = tuple(entry.name for entry in Vitals.DESCRIPTOR.fields if entry.name != "host")
+
+
+class PeerError(Exception):
+    """The agent broke the rules of the conversation; `str` says how. The stream is to be ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored of the machine as its stream begins."""
+
+    machine_id: str
+    run_id: bytes
+    sequence: int
+    vitals: Vitals
+    problems: Problems
+    digest: bytes  # of its current inventory
+    digests: frozenset[bytes]  # of all its inventories that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    message: SessionResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Facts to be stored together. Once they are, call `committed(sequence)`."""
+
+    changes: tuple[Change, ...]
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """The machine has again the inventory of this digest, which is stored: look it up and call `recalled`."""
+
+    digest: bytes
+
+
+Output = Send | Keep | Recall
+
+
+@dataclass(slots=True)
+class Session:
+    """One for each stream."""
+
+    known: Known
+    name: str
+    epoch: int
+    peer: str
+    interval_s: float = INTERVAL_S
+    heard_at: float = 0.0
+    _open: bool = False
+    _run_id: bytes = b""
+    _vitals: Vitals = field(default_factory=Vitals)
+    _problems: Problems = field(default_factory=Problems)
+    _sequence: int = 0  # received
+    _stored: int = 0
+    _acknowledged: int = 0
+    _acknowledged_at: float = 0.0
+    _first: bool = True  # the first delta of the stream may leap over what was lost
+    _digest: bytes = b""
+    _ended: bool = False
+
+    def receive(self, message: SessionRequest, now: float) -> list[Output]:
+        """A message came. PeerError where it breaks the rules."""
+        self.heard_at = now
+        kind = message.WhichOneof("message")
+        if (kind == "hello") == self._open:
+            raise PeerError(f"{kind or 'an empty message'} {'after' if self._open else 'before'} the hello")
+        match kind:
+            case "hello":
+                return self._hello(message.hello, now)
+            case "delta":
+                return self._delta(message.delta, now)
+            case "inventory":
+                return self._inventory(message.inventory, now)
+            case "goodbye":
+                return self.lost(message.goodbye.because[:300] or "it said goodbye", now)
+            case None:
+                return []  # a message of a younger protocol
+
+    def committed(self, sequence: int, now: float) -> list[Output]:
+        """Everything up to this sequence is safe in the store."""
+        self._stored = max(self._stored, sequence)
+        return self.tick(now) if self._stored - self._acknowledged < ACK_AFTER else self._ack(now)
+
+    def recalled(self, body: bytes | None, now: float) -> list[Output]:
+        """The answer to `Recall`: the inventory's bytes, or None where they are not kept any more."""
+        if body is None:
+            return [Send(SessionResponse(want_inventory=WantInventory(digest=self._digest)))]
+        return [Keep((kept(self.known.machine_id, self._digest, body, now, again=True),), self._stored)]
+
+    def tick(self, now: float) -> list[Output]:
+        """Time went on."""
+        due = self._stored > self._acknowledged and now >= self._acknowledged_at + ACK_AFTER_S
+        return self._ack(now) if due else []
+
+    def lost(self, because: str, now: float) -> list[Output]:
+        """The stream ended, however it did."""
+        if not self._open or self._ended:
+            return []
+        self._ended = True
+        return [Keep((Parted(self.known.machine_id, self.name, because, now),), self._stored)]
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _ack(self, now: float) -> list[Output]:
+        self._acknowledged, self._acknowledged_at = self._stored, now
+        return [Send(SessionResponse(ack=Ack(sequence=self._stored)))]
+
+    def _hello(self, hello: Hello, now: float) -> list[Output]:
+        if hello.epoch > self.epoch:
+            raise PeerError(f"this machine obeys epoch {hello.epoch}, and this provisioner is of epoch {self.epoch}")
+        if not 8 <= len(hello.run_id) <= 64:  # noqa: PLR2004 - bounds of a random name
+            raise PeerError(f"a run id of {len(hello.run_id)} bytes")
+        self._open, self._run_id, self._acknowledged_at = True, hello.run_id, now
+        if hello.run_id == self.known.run_id:
+            self._vitals, self._problems = self.known.vitals, self.known.problems
+            self._sequence = self._stored = self._acknowledged = self.known.sequence
+        welcome = Welcome(epoch=self.epoch, stored_sequence=self._stored, vitals_interval_s=self.interval_s)
+        met = Met(
+            machine_id=self.known.machine_id,
+            session=self.name,
+            epoch=self.epoch,
+            run_id=hello.run_id,
+            agent_version=hello.agent_version[:64],
+            boot_id=hello.boot_id[:64],
+            peer=self.peer,
+            clock_skew_s=round(hello.sent_at.ToNanoseconds() / 1e9 - now, 1),
+            at=now,
+        )
+        self._digest = self.known.digest
+        named = self._named(hello.inventory_digest) if hello.inventory_digest else []
+        return [Send(SessionResponse(welcome=welcome)), Keep((met,), self._stored), *named]
+
+    def _named(self, digest: bytes) -> list[Output]:
+        """The machine's inventory is the one of this digest."""
+        if len(digest) != hashlib.sha256().digest_size:
+            raise PeerError(f"an inventory digest of {len(digest)} bytes")
+        if digest == self._digest:
+            return []
+        self._digest = digest
+        if digest in self.known.digests:
+            return [Recall(digest)]
+        return [Send(SessionResponse(want_inventory=WantInventory(digest=digest)))]
+
+    def _inventory(self, body: InventoryBody, now: float) -> list[Output]:
+        if hashlib.sha256(body.inventory).digest() != body.digest:
+            raise PeerError("an inventory that is not the one of its digest")
+        if body.digest != self._digest:
+            return []  # it changed since we asked, and we asked for that one too
+        return [Keep((kept(self.known.machine_id, body.digest, body.inventory, now),), self._stored)]
+
+    def _delta(self, delta: Delta, now: float) -> list[Output]:
+        if delta.sequence <= self._sequence:
+            return []  # a repeated one changes nothing
+        if delta.sequence != self._sequence + 1 and not self._first:
+            raise PeerError(f"delta {delta.sequence} after {self._sequence}")
+        if not delta.whole and not self._sequence:
+            raise PeerError("a delta to vitals that are not here")
+        self._first, self._sequence = False, delta.sequence
+        self._vitals = applied(self._vitals, delta)
+        if delta.HasField("problems"):
+            self._problems = delta.problems
+        change = VitalsKept(
+            machine_id=self.known.machine_id,
+            run_id=self._run_id,
+            sequence=delta.sequence,
+            vitals=self._vitals.SerializeToString(deterministic=True),
+            problems=self._problems.SerializeToString(deterministic=True),
+            problem_count=len(self._problems.problems),
+            at=now,
+        )
+        named = self._named(delta.inventory_digest) if delta.HasField("inventory_digest") else []
+        return [Keep((change,), delta.sequence), *named]
+
+
+def applied(before: Vitals, delta: Delta) -> Vitals:
+    """The vitals after a delta. PeerError where it names a part of vitals that does not exist, or has too many."""
+    after = Vitals()
+    if not delta.whole:
+        after.CopyFrom(before)
+    if delta.vitals.HasField("host"):
+        after.ClearField("host")
+    after.MergeFrom(delta.vitals)
+    for key in delta.gone:
+        section, _, name = key.partition("/")
+        if section not in MAPS:
+            raise PeerError(f"no vitals are named {key[:80]!r}")
+        getattr(after, section).pop(name, None)
+    if sum(len(getattr(after, section)) for section in MAPS) > MOST_ENTRIES:
+        raise PeerError(f"more than {MOST_ENTRIES} entries of vitals")
+    return after
+
+
+def kept(machine_id: str, digest: bytes, body: bytes, now: float, *, again: bool = False) -> InventoryKept:
+    """The fact that a machine has this inventory, with the columns that lists and filters need."""
+    try:
+        inventory = Inventory.FromString(body)
+    except DecodeError as error:
+        raise PeerError(f"an inventory that cannot be decoded: {error}") from error
+    gpus = inventory.gpus
+    return InventoryKept(
+        machine_id=machine_id,
+        digest=digest,
+        body=None if again else body,
+        hostname=inventory.identity.hostname[:255],
+        product=inventory.identity.product[:255],
+        serial=inventory.identity.product_serial[:255],
+        gpu_count=len(gpus),
+        gpu_model=gpus[0].name[:255] if gpus else "",
+        rdma_count=len(inventory.rdma_devices),
+        os=inventory.os.name[:255],
+        kernel=inventory.os.kernel[:255],
+        at=now,
+    )
