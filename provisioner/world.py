@@ -29,6 +29,7 @@ class Facts:
     hostname: str = ""
     product: str = ""
     serial: str = ""
+    evidence: bytes = b""  # bedplate.v1.Evidence, as it was when the machine asked: newcomers are weighed against it
     gpu_count: int = 0
     gpu_model: str = ""
     rdma_count: int = 0
@@ -282,6 +283,7 @@ def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> 
             hostname=change.hostname,
             product=change.product,
             serial=change.serial,
+            evidence=change.evidence,
             revision=revision,
         )
     if facts is None:
