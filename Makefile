@@ -6,44 +6,44 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := nodeagent provisioner tests protos docs
-export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup dev check test bench protos golden lock
+.PHONY: help setup dev check lint test bench protos golden lock
 
 help: ## Print the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/stamp ## Make the environment in .venv from the lock file, and nothing else.
+	@echo 'setup: .venv matches requirements.lock'
 
 .venv/stamp: requirements.lock pyproject.toml
 	@PYTHON='$(PYTHON)' sh .ci/environment
 
-dev: setup ## Start a provisioner, the agent of this host and eight simulated machines, on loopback.
+dev: .venv/stamp ## Start a provisioner, the agent of this host and eight simulated machines, on loopback.
 	@exec $(BIN)/python -m provisioner.dev
 
-check: setup ## Format, lint, types, import contracts and the quick tests: under a minute.
+check: .venv/stamp ## Format, lint, types, import contracts and the quick tests: under a minute.
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -q -n auto -m 'not slow'
 
-lint: setup
+lint: .venv/stamp
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: setup ## Everything: what check does, and the slower tests.
+test: .venv/stamp ## Everything: what check does, and the slower tests.
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -n auto
 
-bench: setup ## Measure, print a table of ratios to the aims, and write build/bench.json.
+bench: .venv/stamp ## Measure, print a table of ratios to the aims, and write build/bench.json.
 	@$(BIN)/python -m tests.bench
 
-protos: setup ## Generate the Python of the protos and docs/api.md again.
+protos: .venv/stamp ## Generate the Python of the protos and docs/api.md again.
 	@$(BIN)/python protos/generate.py
 
-golden: setup ## Write the expected snapshots and matrices of the captured machines again; look at the difference.
+golden: .venv/stamp ## Write the expected snapshots and matrices of the captured machines again; look at the difference.
 	@$(BIN)/python -m tests.golden
 
-lock: setup ## Resolve the dependencies again: the newest that pyproject.toml allows.
+lock: .venv/stamp ## Resolve the dependencies again: the newest that pyproject.toml allows.
 	$(BIN)/uv pip compile pyproject.toml --extra provisioner --group dev --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
