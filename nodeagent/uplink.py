@@ -1,0 +1,207 @@
+"""The gRPC edge of our conversation with the provisioner: it dials, carries messages, and decides nothing.
+
+Rule 1: the agent dials out only. Presence is the stream itself, kept alive by HTTP/2 pings that the gRPC core answers.
+Rule 2: every stream has a channel of its own, so that a new certificate and a new address are taken at once.
+Rule 3: when to dial again, and what to send, is the session's to say.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from bedplate.v1.snapshot_pb2 import Snapshot
+from bedplate.v1.uplink_pb2 import SessionRequest, SessionResponse
+from bedplate.v1.uplink_pb2_grpc import UplinkStub
+from nodeagent.session import PeerError, Session, State
+
+LOG = logging.getLogger("nodeagent")
+WELCOME_S = 30.0
+GOODBYE_S = 1.0
+CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+)
+Call = grpc.aio.StreamStreamCall[SessionRequest, SessionResponse]
+
+
+class Identity(Protocol):
+    """What it takes to be somebody: a certificate, its key, the roots, and where to dial."""
+
+    @property
+    def certificate_pem(self) -> bytes: ...
+    @property
+    def key_pem(self) -> bytes: ...
+    @property
+    def ca_pem(self) -> bytes: ...
+    @property
+    def uplink_addresses(self) -> Sequence[str]: ...
+
+
+def channel(identity: Identity, address: str) -> grpc.aio.Channel:
+    """A channel of its own to the provisioner, as this machine."""
+    credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
+    return grpc.aio.secure_channel(address, credentials, CHANNEL_OPTIONS)
+
+
+@dataclass(slots=True)
+class Uplink:
+    """One for the life of an agent. `identity` gives None as long as there is none."""
+
+    session: Session
+    identity: Callable[[], Identity | None]
+    clock: Callable[[], float] = time.monotonic
+    said: Callable[[str], None] = LOG.info
+    address: str = ""
+    _call: Call | None = None
+    _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _attempts: int = 0
+
+    async def observe(self, snapshot: Snapshot, inventory: bytes, digest: bytes) -> None:
+        """A new snapshot: what of it the provisioner lacks is sent, if there is a stream."""
+        first = not self.session.ready
+        await self._send(self.session.observe(snapshot, inventory, digest, self.clock()))
+        if first:
+            self._woken.set()
+
+    def wake(self) -> None:
+        """Something changed (an identity came, the configuration): dial now."""
+        self.session.dial_at = 0.0
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Dials, talks, is lost, dials again; until cancelled."""
+        while True:
+            await self._until_dialling()
+            identity = self.identity()
+            if identity is None:
+                await self._pause(None)
+                continue
+            addresses = identity.uplink_addresses
+            self.address = addresses[self._attempts % len(addresses)]
+            self._attempts += 1
+            await self._talk(identity)
+
+    async def stop(self, because: str) -> None:
+        """Say goodbye, and give the word a moment to arrive."""
+        call = self._call
+        messages = self.session.goodbye(because, self.clock())
+        if call is None or not messages:
+            return
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await self._write(call, messages)
+                await call.done_writing()
+                while isinstance(await call.read(), SessionResponse):
+                    pass
+        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
+            LOG.debug("the goodbye may not have arrived")
+
+    async def _until_dialling(self) -> None:
+        while not self.session.ready or self.clock() < self.session.dial_at:
+            await self._pause(self.session.dial_at - self.clock() if self.session.ready else None)
+
+    async def _pause(self, seconds: float | None) -> None:
+        self._woken.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _talk(self, identity: Identity) -> None:
+        """One stream, from dialling to its loss."""
+        session, because, retry_after_s = self.session, "", None
+        try:
+            async with channel(identity, self.address) as link:
+                self._call = UplinkStub(link).Session()
+                await self._converse(self._call)
+                because = await ended(self._call)
+        except grpc.aio.AioRpcError as error:
+            because, retry_after_s = f"cannot reach {self.address}: {cause(error)}", retry_after(error)
+        except asyncio.InvalidStateError:
+            because = f"cannot reach {self.address}: the stream ended while it was written to"
+        except PeerError as error:
+            because = f"cannot go on with {self.address}: {error}"
+        except TimeoutError:
+            because = f"cannot reach {self.address}: no welcome within {WELCOME_S:.0f} s"
+        finally:
+            self._call = None
+        if session.state is not State.CLOSED:
+            session.lost(because, self.clock(), retry_after_s)
+        self.said(session.because)
+
+    async def _converse(self, call: Call) -> None:
+        sent_at = Timestamp()
+        sent_at.FromNanoseconds(time.time_ns())
+        await self._write(call, self.session.connected(self.clock(), sent_at))
+        async with asyncio.timeout(WELCOME_S) as limit:
+            while isinstance(message := await call.read(), SessionResponse):
+                await self._write(call, self.session.receive(message, self.clock()))
+                if self.session.state is State.OPEN and limit.when() is not None:
+                    limit.reschedule(None)
+                    self.said(f"connected to {self.address}")
+                if self.session.state is State.CLOSED:
+                    return
+
+    async def _send(self, messages: Sequence[SessionRequest]) -> None:
+        """On the open stream; that it just broke is noticed by whoever reads it."""
+        if messages and (call := self._call):
+            try:
+                await self._write(call, messages)
+            except (grpc.RpcError, asyncio.InvalidStateError):
+                LOG.debug("the stream broke while sending")
+
+    async def _write(self, call: Call, messages: Sequence[SessionRequest]) -> None:
+        async with self._sending:
+            for message in messages:
+                await call.write(message)
+
+
+async def ended(call: Call) -> str:
+    """How a stream that was read to its end ended."""
+    code, details = await call.code(), await call.details()
+    return f"the provisioner ended the stream: {details or code.name}"
+
+
+def cause(error: grpc.aio.AioRpcError) -> str:
+    """GRPC's many words, down to the last cause.
+
+    'failed to connect …: ipv4:127.0.0.1:1: connect: Connection refused (111)' -> 'Connection refused'
+    """
+    details = error.details() or error.code().name
+    if found := re.search(
+        r"(Connection refused|No route to host|Connection timed out|Network is unreachable)", details
+    ):
+        return found[1]
+    if "CERTIFICATE_VERIFY_FAILED" in details:
+        return "its certificate is not of the CA that this machine trusts"
+    if "WRONG_VERSION_NUMBER" in details or ("tlsv1" in details.lower() and "alert" not in details.lower()):
+        return "it speaks no TLS"
+    return details.split("last error: ")[-1][:300]
+
+
+def retry_after(error: grpc.aio.AioRpcError) -> float | None:
+    """The seconds of google.rpc.RetryInfo among the error's details, or None."""
+    from google.rpc import error_details_pb2  # noqa: PLC0415 - needed only when something is refused
+    from grpc_status import rpc_status  # noqa: PLC0415
+
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    for detail in status.details if status else ():
+        info = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            return info.retry_delay.ToMicroseconds() / 1e6
+    return None

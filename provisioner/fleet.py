@@ -1,0 +1,141 @@
+"""The one place where facts come to be: batches into the store, then into the world; and the tick that watches time.
+
+Rule 1: one batch is written at a time, and all that arrived meanwhile is the next: under load the batches grow, and
+        nobody waits for more than two commits.
+Rule 2: the world has a change only once it is durable.
+Rule 3: the tick is the five verbs: observe, judge, plan, say, take; what is to be done is decided in `vigil`.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from provisioner.config import Config
+from provisioner.decision import Settled, Todo, Wait
+from provisioner.errors import BedplateError
+from provisioner.store import Store
+from provisioner.vigil import plan
+from provisioner.world import Change, World
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BATCH = 5000  # changes in one transaction at most
+LOG = logging.getLogger("provisioner")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What those who answer people and machines need of the configuration."""
+
+    config: Config
+    version: str
+    ca_sha256: bytes
+
+    @property
+    def silent_after_s(self) -> float:
+        return self.config.silent_after_s
+
+
+@dataclass(slots=True)
+class _Wish:
+    changes: tuple[Change, ...]
+    done: "asyncio.Future[list[int]]"
+
+
+class Fleet:
+    """What the services share: the world as it is, one way to change it, one way to wait for a change."""
+
+    def __init__(self, store: Store, world: World, settings: Settings, clock: Callable[[], float]) -> None:
+        self.store = store
+        self.world = world
+        self.settings = settings
+        self.now = clock
+        self.status = ""
+        self._wishes: deque[_Wish] = deque()
+        self._wished = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    def submit(self, changes: Sequence[Change]) -> "asyncio.Future[list[int]]":
+        """Done with the revision of each once they are durable and the world has them; with StoreError where they
+        are not. Submitted in order, they come to be in order.
+        """
+        wish = _Wish(tuple(changes), asyncio.get_running_loop().create_future())
+        self._wishes.append(wish)
+        self._wished.set()
+        return wish.done
+
+    async def write(self, changes: Sequence[Change]) -> list[int]:
+        """`submit`, and wait; a caller that is cancelled meanwhile takes nothing back."""
+        return await asyncio.shield(self.submit(changes))
+
+    async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a read of the store where it blocks nobody."""
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def wait_past(self, revision: int) -> None:
+        """Until the world is younger than that."""
+        while self.world.revision <= revision:
+            await self._changed.wait()
+
+    async def keep_writing(self) -> None:
+        """Runs for ever: the only writer."""
+        while True:
+            await self._wished.wait()
+            self._wished.clear()
+            while self._wishes:
+                await self._write_batch()
+
+    async def _write_batch(self) -> None:
+        batch, size = [], 0
+        while self._wishes and size < BATCH:
+            batch.append(self._wishes.popleft())
+            size += len(batch[-1].changes)
+        changes = [change for wish in batch for change in wish.changes]
+        try:
+            revisions = await asyncio.to_thread(self.store.write, changes)
+        except BedplateError as error:
+            LOG.error("%s", error)
+            for wish in batch:
+                if not wish.done.done():
+                    wish.done.set_exception(error)
+            return
+        self.world = self.world.after(zip(revisions, changes, strict=True))
+        self._tell()
+        start = 0
+        for wish in batch:
+            end = start + len(wish.changes)
+            if not wish.done.done():
+                wish.done.set_result(revisions[start:end])
+            start = end
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def keep_ticking(self, say: Callable[[str], Awaitable[None]], every_s: float = 1.0) -> None:
+        """Runs for ever: observe, judge, plan, say, take. One sentence a tick; logged when it changes."""
+        while True:
+            await self.tick(say)
+            await asyncio.sleep(every_s)
+
+    async def tick(self, say: Callable[[str], Awaitable[None]]) -> None:
+        """One look at the world and at most one step."""
+        decision = plan(self.world, self.now(), self.settings.silent_after_s)
+        await self._say(decision.because, say)
+        match decision:
+            case Todo():
+                try:
+                    await decision.steps[0].take(self)
+                except BedplateError as error:
+                    await self._say(str(error), say)
+            case Settled() | Wait():
+                pass
+
+    async def _say(self, sentence: str, say: Callable[[str], Awaitable[None]]) -> None:
+        if sentence != self.status:
+            self.status = sentence
+            await say(sentence)

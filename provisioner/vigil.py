@@ -1,0 +1,107 @@
+"""Who fell silent: facts that time alone brings about.
+
+Rule 1: everything that decides whether a machine's silence is worth an event is in this file.
+Rule 2: this file does nothing: it has no clock and no store.
+Rule 3: silence is noted once, and ends with the next stream: a flap is not a thousand events.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from bedplate.v1.fleet_pb2 import Phase
+from provisioner.decision import Cost, Decision, Settled, Todo
+from provisioner.phase import phase
+from provisioner.world import Change, Facts, InventoryKept, Met, Noted, SilenceNoted, World
+
+AT_ONCE = 500  # machines noted in one step: the rest in the next tick
+
+
+class Ledger(Protocol):
+    def write(self, changes: Sequence[Change], /) -> Awaitable[list[int]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSilence:
+    """Write that these machines are silent, with the sentence that says since when and why."""
+
+    cost: ClassVar[Cost] = Cost.NOTHING
+    machines: tuple[tuple[str, str, str], ...]  # id, hostname, sentence
+    at: float
+
+    async def take(self, door: Ledger, /) -> None:
+        changes: list[Change] = []
+        for machine_id, hostname, because in self.machines:
+            changes.append(SilenceNoted(machine_id, silent=True, at=self.at))
+            changes.append(Noted("machine.silent", machine_id, hostname, because, "provisioner", self.at))
+        await door.write(changes)
+
+
+def plan(world: World, now: float, silent_after_s: float) -> Decision[NoteSilence]:
+    """What time has brought about and nobody wrote down yet."""
+    phases = Counter[str]()
+    unnoted: list[tuple[str, str, str]] = []
+    for facts in world.known:
+        if world.connected(facts):
+            phases["present"] += 1
+            continue
+        word, because = phase(facts, world, now, silent_after_s)
+        phases[Phase.Name(word).removeprefix("PHASE_").lower()] += 1
+        if word == Phase.PHASE_SILENT and not facts.silent_noted:
+            unnoted.append((facts.id, facts.hostname, because))
+    sentence = ", ".join(f"{count} {word}" for word, count in sorted(phases.items())) or "no machines yet"
+    if unnoted:
+        return Todo((NoteSilence(tuple(unnoted[:AT_ONCE]), now),), f"{sentence}; {len(unnoted)} fell silent just now")
+    return Settled(sentence)
+
+
+def on_meeting(facts: Facts, met: Met) -> list[Change]:
+    """The events that a new stream of this machine is worth."""
+    noted: list[Change] = []
+
+    def note(kind: str, because: str) -> None:
+        noted.append(Noted(kind, facts.id, facts.hostname, because, f"machine {facts.id}", met.at))
+
+    if facts.last_heard_at is None:
+        note("machine.present", f"heard for the first time, from {met.peer}")
+    elif facts.silent_noted:
+        note("machine.present", f"back after {_span(met.at - facts.last_heard_at)} of silence, from {met.peer}")
+        noted.append(SilenceNoted(facts.id, silent=False, at=met.at))
+    if facts.boot_id and met.boot_id and facts.boot_id != met.boot_id:
+        note("machine.changed", f"rebooted: boot {met.boot_id}, before {facts.boot_id}")
+    return noted
+
+
+COLUMNS = (
+    ("hostname", "host name"),
+    ("product", "product"),
+    ("serial", "serial"),
+    ("gpu_count", "GPUs"),
+    ("gpu_model", "GPU model"),
+    ("rdma_count", "RDMA devices"),
+    ("os", "system"),
+    ("kernel", "kernel"),
+)
+
+
+def on_inventory(facts: Facts, kept: InventoryKept) -> list[Change]:
+    """The event that another inventory is worth; the first one is none: nothing changed."""
+    if not facts.inventory_digest or facts.inventory_digest == kept.digest:
+        return []
+    moved = [
+        f"{name} {getattr(facts, key) or 'none'} -> {getattr(kept, key) or 'none'}"
+        for key, name in COLUMNS
+        if getattr(facts, key) != getattr(kept, key)
+    ]
+    because = "its inventory changed" + (f": {', '.join(moved)}" if moved else "")
+    return [Noted("machine.changed", facts.id, kept.hostname, because, f"machine {facts.id}", kept.at)]
+
+
+def _span(seconds: float) -> str:
+    """4000 -> '1 h 6 min'"""
+    minutes, rest = divmod(int(max(0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{rest} s"
