@@ -1,0 +1,217 @@
+"""Who may call what.
+
+Rule 1: each method of each service has its row here. A method without one is denied, and fails a test.
+Rule 2: who calls is what the certificate says that TLS has verified, and nothing that the request says.
+Rule 3: machines call the uplink, and else only what is open to all; people never call the uplink.
+Rule 4: a machine that was forgotten, or whose certificate is of an older incarnation, is refused at the door.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NoReturn
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from provisioner.pki import MachineIdentity, PersonIdentity, identity
+from provisioner.world import World
+
+DOMAIN: Final = "bedplate"
+
+
+class Who(Enum):
+    ANYONE = "anyone"  # without a certificate too
+    MACHINE = "a machine"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+_E, _U, _F = "/bedplate.v1.Enrolment/", "/bedplate.v1.Uplink/", "/bedplate.v1.Fleet/"
+_H, _R = "/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/"
+_R1 = "/grpc.reflection.v1.ServerReflection/"
+
+METHODS: Final[Mapping[str, Who]] = {
+    _E + "Enrol": Who.ANYONE,  # its door is the join token
+    _U + "Session": Who.MACHINE,
+    _U + "Renew": Who.MACHINE,
+    _F + "ListMachines": Who.VIEWER,
+    _F + "GetMachine": Who.VIEWER,
+    _F + "WatchMachines": Who.VIEWER,
+    _F + "ListEvents": Who.VIEWER,
+    _F + "WatchEvents": Who.VIEWER,
+    _F + "GetMachineTopology": Who.VIEWER,
+    _F + "ExplainMachine": Who.VIEWER,
+    _F + "GetStatus": Who.VIEWER,
+    _F + "ListTokens": Who.OPERATOR,
+    _F + "AcceptMachine": Who.OPERATOR,
+    _F + "ForgetMachine": Who.OPERATOR,
+    _F + "CreateToken": Who.OPERATOR,
+    _F + "RevokeToken": Who.OPERATOR,
+    _H + "Check": Who.ANYONE,
+    _H + "Watch": Who.ANYONE,
+    _H + "List": Who.ANYONE,
+    _R + "ServerReflectionInfo": Who.VIEWER,
+    _R1 + "ServerReflectionInfo": Who.VIEWER,
+}
+
+_ENOUGH: Final[Mapping[Who, frozenset[str]]] = {
+    Who.ANYONE: frozenset({"", "machine", "viewer", "operator", "admin"}),
+    Who.MACHINE: frozenset({"machine"}),
+    Who.VIEWER: frozenset({"viewer", "operator", "admin"}),
+    Who.OPERATOR: frozenset({"operator", "admin"}),
+    Who.ADMIN: frozenset({"admin"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as the certificate says."""
+
+    name: str = ""  # of a person; of a machine, its id
+    role: str = ""  # "viewer", "operator", "admin", "machine"; empty: nobody that we know
+    machine_id: str = ""
+    incarnation: int = 0
+
+    def __str__(self) -> str:
+        """As in events: 'machine m-4kq7zt2x', 'alice (admin)'."""
+        if self.role == "machine":
+            return f"machine {self.machine_id}"
+        return f"{self.name} ({self.role})" if self.role else "somebody without a certificate"
+
+
+NOBODY: Final = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    code: grpc.StatusCode
+    reason: str  # for programs: "ROLE_TOO_LOW"
+    line: str  # for people
+
+
+def caller_of(uris: list[str]) -> Caller:
+    """The caller of a certificate with these URI names. One that says two things, or none of ours, is nobody."""
+    who = identity(uris[0]) if len(uris) == 1 else None
+    match who:
+        case MachineIdentity(machine_id, incarnation):
+            return Caller(machine_id, "machine", machine_id, incarnation)
+        case PersonIdentity(name, role):
+            return Caller(name, role.value)
+        case None:
+            return NOBODY
+
+
+def caller(context: Any) -> Caller:
+    """Who is at the other end of this call (a ServicerContext of grpc or grpc.aio)."""
+    return caller_of([uri.decode("utf-8", "replace") for uri in context.auth_context().get("peer_uri", ())])
+
+
+def denial(method: str, who: Caller) -> Denial | None:
+    """Why this caller may not call this method; None where it may."""
+    needed = METHODS.get(method)
+    if needed is None:
+        line = f"cannot call {method}: nobody may, for it has no row in the table of who may call what"
+        return Denial(grpc.StatusCode.PERMISSION_DENIED, "METHOD_WITHOUT_A_ROW", line)
+    if who.role in _ENOUGH[needed]:
+        return None
+    if who == NOBODY:
+        line = f"cannot call {method}: present a client certificate of this provisioner's CA"
+        return Denial(grpc.StatusCode.UNAUTHENTICATED, "NO_IDENTITY", line)
+    need = "a machine's certificate" if needed is Who.MACHINE else f"the role {needed.value}"
+    line = f"cannot call {method}: {who} may not; it takes {need}"
+    return Denial(grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW", line)
+
+
+def standing(who: MachineIdentity, world: World) -> Denial | None:
+    """Why this machine's certificate is worth nothing (any more); None where it is good."""
+    facts = world.machines.get(who.machine_id)
+    if facts is None or facts.forgotten_at is not None:
+        line = f"machine {who.machine_id} is not known here (any more): enrol it again with a new join token"
+        return Denial(grpc.StatusCode.PERMISSION_DENIED, "MACHINE_FORGOTTEN", line)
+    if who.incarnation != facts.incarnation:
+        line = (
+            f"the certificate is of incarnation {who.incarnation} of machine {who.machine_id}, which is at "
+            f"{facts.incarnation}: whatever still holds it is not that machine any more; enrol it with a new join token"
+        )
+        return Denial(grpc.StatusCode.PERMISSION_DENIED, "OLDER_INCARNATION", line)
+    if facts.accepted_at is None:
+        line = f"machine {who.machine_id} waits for a person: {facts.waits_because}"
+        return Denial(grpc.StatusCode.PERMISSION_DENIED, "MACHINE_PENDING", line)
+    return None
+
+
+async def refuse(context: Any, code: grpc.StatusCode, reason: str, line: str, *details: Message) -> NoReturn:
+    """End the call with a status whose details a program can read: google.rpc.ErrorInfo, then those given."""
+    number: Any = code.value[0]
+    status = status_pb2.Status(code=code_pb2.Code.ValueType(number), message=line)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    for detail in details:
+        status.details.add().Pack(detail)
+    await context.abort(code, line, (("grpc-status-details-bin", status.SerializeToString()),))
+    raise AssertionError("abort does not return")
+
+
+Behaviour = Callable[[Any, Any], Any]
+Check = Callable[[Any], Awaitable[None]]
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Stands before every method of a server. `world` is the one door to who is known now."""
+
+    def __init__(self, world: Callable[[], World]) -> None:
+        self._world = world
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """The certificate is known only once the call runs: so each handler is wrapped, not judged, here."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        return handler and _guarded(handler, lambda context: self._check(method, context))
+
+    async def _check(self, method: str, context: Any) -> None:
+        who = caller(context)
+        refused = denial(method, who)
+        if refused is None and who.role == "machine" and METHODS[method] is Who.MACHINE:
+            refused = standing(MachineIdentity(who.machine_id, who.incarnation), self._world())
+        if refused is not None:
+            await refuse(context, refused.code, refused.reason, refused.line)
+
+
+def _guarded(handler: Any, check: Check) -> Any:
+    serializers = {
+        "request_deserializer": handler.request_deserializer,
+        "response_serializer": handler.response_serializer,
+    }
+    match handler.request_streaming, handler.response_streaming:
+        case False, False:
+            return grpc.unary_unary_rpc_method_handler(_one(handler.unary_unary, check), **serializers)
+        case False, True:
+            return grpc.unary_stream_rpc_method_handler(_many(handler.unary_stream, check), **serializers)
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary, check), **serializers)
+        case _:
+            return grpc.stream_stream_rpc_method_handler(_many(handler.stream_stream, check), **serializers)
+
+
+def _one(behaviour: Behaviour, check: Check) -> Behaviour:
+    async def guarded(request: Any, context: Any) -> Any:
+        await check(context)
+        return await behaviour(request, context)
+
+    return guarded
+
+
+def _many(behaviour: Behaviour, check: Check) -> Behaviour:
+    """The server tells generators from those that write by looking at the function: so there is a wrapper for each."""
+    if inspect.isasyncgenfunction(behaviour):
+
+        async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+            await check(context)
+            async for response in behaviour(request, context):
+                yield response
+
+        return guarded
+    return _one(behaviour, check)

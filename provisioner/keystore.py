@@ -1,0 +1,125 @@
+"""The CA and people's credentials as files: made once, never overwritten, readable by their owner alone.
+
+Rule 1: `ca.pem` is written last. Without it nothing was made, and `init` may be run again: it goes on from `ca.key`.
+Rule 2: a file with a secret has its mode from the moment it is there, and is whole or not there at all.
+
+    STATE/ca.pem  STATE/ca.key  STATE/admin/{ca.pem,cert.pem,key.pem}
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from provisioner.errors import BedplateError
+from provisioner.pki import Authority, PersonIdentity, Role, authority, key_pem, new_key, pem
+
+CA_BYTES = 1 << 20
+
+
+def init(state: Path, *, now: float, admin: str = "admin") -> Authority:
+    """Make the CA and the first admin's credentials. BedplateError where there is a CA already."""
+    _folder(state)
+    if (state / "ca.pem").exists():
+        raise BedplateError(
+            f"cannot make a CA in {state}: there is one already, and machines trust it; "
+            "for another admin, use `provisioner credential NAME --role admin --out FOLDER`"
+        )
+    path = state / "ca.key"
+    if path.exists():
+        key = _key(path)
+    else:
+        key = new_key()
+        write_secret(path, key_pem(key))
+    made = authority(key, now=now)
+    _write_person(made, PersonIdentity(admin, Role.ADMIN), state / "admin", now=now)
+    write_secret(state / "ca.pem", pem(made.certificate))
+    return made
+
+
+def load(state: Path) -> Authority:
+    """The CA of a state folder. All certificates in `ca.pem` are trusted; the one of `ca.key` signs."""
+    key = _key(state / "ca.key")
+    path = state / "ca.pem"
+    try:
+        roots = x509.load_pem_x509_certificates(_read(path))
+    except ValueError as error:
+        raise BedplateError(f"cannot read {path}: it holds no certificate in PEM") from error
+    mine = [root for root in roots if root.public_key() == key.public_key()]
+    if not mine:
+        raise BedplateError(f"cannot use {path}: it holds no certificate for {state / 'ca.key'}; restore the pair")
+    return Authority(mine[0], key, tuple(root for root in roots if root is not mine[0]))
+
+
+def write_credential(ca: Authority, name: str, role: str, out: Path, *, now: float) -> None:
+    """A person's credentials as a folder: `ca.pem`, `cert.pem`, `key.pem`. BedplateError where it has some already."""
+    if role not in list(Role):
+        raise BedplateError(f"cannot issue a credential for {name!r}: the role is one of {', '.join(Role)}")
+    if (out / "key.pem").exists():
+        raise BedplateError(f"cannot write a credential to {out}: there is one already; choose another folder")
+    _write_person(ca, PersonIdentity(name, Role(role)), out, now=now)
+
+
+def _write_person(ca: Authority, who: PersonIdentity, out: Path, *, now: float) -> None:
+    certificate, key = ca.issue_person(who, now=now)
+    _folder(out)
+    write_secret(out / "ca.pem", ca.roots_pem)
+    write_secret(out / "cert.pem", certificate)
+    write_secret(out / "key.pem", key)
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Whole or not at all, durable, 0600 from the first byte on."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123 - Path.open cannot set the mode
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise BedplateError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BedplateError(f"cannot make the folder {path}: {error.strerror}") from error
+
+
+def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+    content = _read(path)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise BedplateError(f"cannot use {path}: others can read it; `chmod 600` it, and ask who has read it")
+    try:
+        key = serialization.load_pem_private_key(content, None)
+    except (ValueError, TypeError) as error:
+        raise BedplateError(f"cannot read {path}: it holds no private key in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BedplateError(f"cannot use {path}: it is not a key of this CA's kind (P-256)")
+    return key
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(CA_BYTES)
+    except FileNotFoundError as error:
+        raise BedplateError(f"cannot read {path}: there is no CA; make one with `provisioner init`") from error
+    except OSError as error:
+        raise BedplateError(f"cannot read {path}: {error.strerror}") from error
