@@ -129,11 +129,10 @@ def _sentence(error: ValueError) -> str:
     "Invalid enum value 'x' - at `$.log`"          -> 'log must be one of auto, journal, stderr, and is "x"'
     """
     text = str(error)
-    match error:
-        case tomllib.TOMLDecodeError():
-            return f"it is not TOML: {text[:1].lower()}{text[1:]}"
-        case UnicodeDecodeError():
-            return f"it is not UTF-8: byte {error.start}"
+    if isinstance(error, tomllib.TOMLDecodeError):
+        return f"it is not TOML: {text[:1].lower()}{text[1:]}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8: byte {error.start}"
     if unknown := re.match(r"Object contains unknown field `([^`]*)`", text):
         near = difflib.get_close_matches(unknown[1], Config.__struct_fields__, n=1)
         return f'unknown key "{unknown[1]}"' + (f'; did you mean "{near[0]}"?' if near else "")

@@ -1,0 +1,185 @@
+"""Where sentences go: the systemd journal, field by field, or stderr, a line each.
+
+Rule 1: a sentence is logged when it changes, not when it repeats: `OnChange`.
+Rule 2: logging never blocks the tick: what a full journal would not take is counted, and the count is said later.
+Rule 3: nothing that a peer chose can forge a line or a field: control characters are shown, and fields have lengths.
+Rule 4: secrets are no arguments of log calls; there is no filter that would find them.
+
+The journal's native protocol is a datagram of `FIELD=value` lines; a value with a line end goes as
+the field's name, a line end, the length in 64 bits (little-endian), the value, a line end. A datagram that is too
+large for the socket goes as a sealed memfd.
+"""
+
+import array
+import errno
+import fcntl
+import logging
+import os
+import re
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from nodeagent.errors import ConfigError
+
+LOG = logging.getLogger("nodeagent")
+JOURNAL = Path("/run/systemd/journal/socket")
+PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))  # syslog's
+FIELD_NAME = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+def start(where: str, level: str, *, journal: Path = JOURNAL, stream: TextIO | None = None) -> None:
+    """Point the agent's log at "journal", "stderr", or at the journal where stderr already leads there ("auto")."""
+    stream = stream or sys.stderr
+    if where == "journal" and not journal.exists():
+        raise ConfigError(f'cannot log to the journal: {journal}: No such file or directory; set log = "stderr"')
+    lines = logging.StreamHandler(stream)
+    lines.setFormatter(Lines())
+    native = where == "journal" or (where == "auto" and journal.exists() and leads_to_journal(stream))
+    stop()
+    LOG.addHandler(Journal(journal, lines) if native else lines)
+    LOG.setLevel(level.upper())
+    LOG.propagate = False
+
+
+def stop() -> None:
+    """Back to where a program stands that has not started its log."""
+    for handler in LOG.handlers[:]:
+        LOG.removeHandler(handler)
+        handler.close()
+    LOG.propagate = True
+
+
+def leads_to_journal(stream: TextIO, said: str | None = None) -> bool:
+    """Whether systemd connected this stream to the journal: it says so as device:inode in JOURNAL_STREAM."""
+    said = os.environ.get("JOURNAL_STREAM", "") if said is None else said
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return said == f"{status.st_dev}:{status.st_ino}"
+
+
+@dataclass(slots=True)
+class OnChange:
+    """Says a sentence only when it is another than the last one under its key."""
+
+    log: logging.Logger = LOG
+    _said: dict[str, str] = field(default_factory=dict)
+
+    def say(self, key: str, sentence: str, level: int = logging.INFO, **fields: str) -> bool:
+        """Whether it was news. `fields` go to the journal under their names, in upper case."""
+        if self._said.get(key) == sentence:
+            return False
+        self._said[key] = sentence
+        self.log.log(level, "%s", sentence, extra={"fields": fields})
+        return True
+
+    def forget(self, key: str) -> None:
+        """The matter is over: the same sentence is news again."""
+        self._said.pop(key, None)
+
+
+class Lines(logging.Formatter):
+    """'12:01:07 warning: cannot read …: Permission denied (probe rdma)'; a traceback follows on lines of its own."""
+
+    default_time_format = "%H:%M:%S"
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        fields = ", ".join(f"{name.lower()} {value}" for name, value in _fields(record).items())
+        line = f"{message} ({fields})" if fields else message
+        time = self.formatTime(record, self.default_time_format)
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return f"{time} {level}{line.translate(CONTROL)}{trace}"
+
+
+class Journal(logging.Handler):
+    """`always` are fields of every entry: MACHINE_ID_BEDPLATE once there is one."""
+
+    def __init__(self, path: Path, otherwise: logging.Handler) -> None:
+        super().__init__()
+        self.always: dict[str, str] = {}
+        self.lost = 0
+        self._path = str(path)
+        self._otherwise = otherwise
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._send(encoded(self.always | entry(record) | self._confession()))
+        except BlockingIOError:
+            self.lost += 1
+        except OSError:  # the journal is away: stderr is better than nothing
+            self._otherwise.handle(record)
+        else:
+            self.lost = 0
+
+    def close(self) -> None:
+        self._socket.close()
+        self._otherwise.close()
+        super().close()
+
+    def _confession(self) -> dict[str, str]:
+        return {"ENTRIES_LOST": str(self.lost)} if self.lost else {}
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendto(data, self._path)
+        except OSError as error:
+            if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
+                raise
+            self._send_by_file(data)
+
+    def _send_by_file(self, data: bytes) -> None:
+        handle = os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with open(handle, "wb", closefd=False) as file:
+                file.write(data)
+            fcntl.fcntl(handle, fcntl.F_ADD_SEALS, SEALS)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [handle]))]
+            self._socket.sendmsg([], rights, 0, self._path)
+        finally:
+            os.close(handle)
+
+
+def entry(record: logging.LogRecord) -> dict[str, str]:
+    """The journal's fields of one record."""
+    priority = next(priority for level, priority in PRIORITIES if record.levelno >= level)
+    fields = {
+        "MESSAGE": record.getMessage(),
+        "PRIORITY": str(priority),
+        "SYSLOG_IDENTIFIER": "nodeagent",
+        "SYSLOG_PID": str(record.process),
+        "CODE_FILE": record.pathname,
+        "CODE_LINE": str(record.lineno),
+        "CODE_FUNC": record.funcName,
+    }
+    if record.exc_info:
+        fields["TRACEBACK"] = logging.Formatter().formatException(record.exc_info)
+    return fields | {name: value for name, value in _fields(record).items() if name not in fields}
+
+
+def encoded(fields: Mapping[str, str]) -> bytes:
+    """One datagram of the native protocol."""
+    parts = []
+    for name, value in fields.items():
+        data = value.encode("utf-8", "backslashreplace")
+        if b"\n" in data:
+            parts.append(name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n")
+        else:
+            parts.append(name.encode() + b"=" + data + b"\n")
+    return b"".join(parts)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, str]:
+    """What the caller added, under names that the journal takes."""
+    given: Mapping[str, str] = getattr(record, "fields", {})
+    return {name.upper(): str(value) for name, value in given.items() if FIELD_NAME.fullmatch(name.upper())}
