@@ -14,8 +14,9 @@ from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
+from provisioner.errors import BedplateError
 from provisioner.pki import MachineIdentity, PersonIdentity, identity
 from provisioner.world import World
 
@@ -86,11 +87,15 @@ class Caller:
 NOBODY: Final = Caller()
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
-    code: grpc.StatusCode
-    reason: str  # for programs: "ROLE_TOO_LOW"
-    line: str  # for people
+class RefusedError(BedplateError):
+    """A call that is ended with a status: raised by whoever serves it, made into the status by the guard."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str, line: str, *details: Message) -> None:
+        super().__init__(line)
+        self.code = code
+        self.reason = reason  # for programs: "ROLE_TOO_LOW"
+        self.line = line  # for people
+        self.details = details
 
 
 def caller_of(uris: list[str]) -> Caller:
@@ -110,48 +115,47 @@ def caller(context: Any) -> Caller:
     return caller_of([uri.decode("utf-8", "replace") for uri in context.auth_context().get("peer_uri", ())])
 
 
-def denial(method: str, who: Caller) -> Denial | None:
+def denial(method: str, who: Caller) -> RefusedError | None:
     """Why this caller may not call this method; None where it may."""
     needed = METHODS.get(method)
     if needed is None:
         line = f"cannot call {method}: nobody may, for it has no row in the table of who may call what"
-        return Denial(grpc.StatusCode.PERMISSION_DENIED, "METHOD_WITHOUT_A_ROW", line)
+        return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "METHOD_WITHOUT_A_ROW", line)
     if who.role in _ENOUGH[needed]:
         return None
     if who == NOBODY:
         line = f"cannot call {method}: present a client certificate of this provisioner's CA"
-        return Denial(grpc.StatusCode.UNAUTHENTICATED, "NO_IDENTITY", line)
+        return RefusedError(grpc.StatusCode.UNAUTHENTICATED, "NO_IDENTITY", line)
     need = "a machine's certificate" if needed is Who.MACHINE else f"the role {needed.value}"
     line = f"cannot call {method}: {who} may not; it takes {need}"
-    return Denial(grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW", line)
+    return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW", line)
 
 
-def standing(who: MachineIdentity, world: World) -> Denial | None:
+def standing(who: MachineIdentity, world: World) -> RefusedError | None:
     """Why this machine's certificate is worth nothing (any more); None where it is good."""
     facts = world.machines.get(who.machine_id)
     if facts is None or facts.forgotten_at is not None:
         line = f"machine {who.machine_id} is not known here (any more): enrol it again with a new join token"
-        return Denial(grpc.StatusCode.PERMISSION_DENIED, "MACHINE_FORGOTTEN", line)
+        return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "MACHINE_FORGOTTEN", line)
     if who.incarnation != facts.incarnation:
         line = (
             f"the certificate is of incarnation {who.incarnation} of machine {who.machine_id}, which is at "
             f"{facts.incarnation}: whatever still holds it is not that machine any more; enrol it with a new join token"
         )
-        return Denial(grpc.StatusCode.PERMISSION_DENIED, "OLDER_INCARNATION", line)
+        return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "OLDER_INCARNATION", line)
     if facts.accepted_at is None:
         line = f"machine {who.machine_id} waits for a person: {facts.waits_because}"
-        return Denial(grpc.StatusCode.PERMISSION_DENIED, "MACHINE_PENDING", line)
+        return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "MACHINE_PENDING", line)
     return None
 
 
-async def refuse(context: Any, code: grpc.StatusCode, reason: str, line: str, *details: Message) -> NoReturn:
+async def refuse(context: Any, refused: RefusedError) -> NoReturn:
     """End the call with a status whose details a program can read: google.rpc.ErrorInfo, then those given."""
-    number: Any = code.value[0]
-    status = status_pb2.Status(code=code_pb2.Code.ValueType(number), message=line)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
-    for detail in details:
+    status = status_pb2.Status(code=refused.code.value[0], message=refused.line)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=refused.reason, domain=DOMAIN))
+    for detail in refused.details:
         status.details.add().Pack(detail)
-    await context.abort(code, line, (("grpc-status-details-bin", status.SerializeToString()),))
+    await context.abort(refused.code, refused.line, (("grpc-status-details-bin", status.SerializeToString()),))
     raise AssertionError("abort does not return")
 
 
@@ -174,10 +178,10 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _check(self, method: str, context: Any) -> None:
         who = caller(context)
         refused = denial(method, who)
-        if refused is None and who.role == "machine" and METHODS[method] is Who.MACHINE:
+        if refused is None and METHODS[method] is Who.MACHINE:
             refused = standing(MachineIdentity(who.machine_id, who.incarnation), self._world())
         if refused is not None:
-            await refuse(context, refused.code, refused.reason, refused.line)
+            raise refused
 
 
 def _guarded(handler: Any, check: Check) -> Any:
@@ -198,20 +202,26 @@ def _guarded(handler: Any, check: Check) -> Any:
 
 def _one(behaviour: Behaviour, check: Check) -> Behaviour:
     async def guarded(request: Any, context: Any) -> Any:
-        await check(context)
-        return await behaviour(request, context)
+        try:
+            await check(context)
+            return await behaviour(request, context)
+        except RefusedError as refused:
+            await refuse(context, refused)
 
     return guarded
 
 
 def _many(behaviour: Behaviour, check: Check) -> Behaviour:
     """The server tells generators from those that write by looking at the function: so there is a wrapper for each."""
-    if inspect.isasyncgenfunction(behaviour):
+    if not inspect.isasyncgenfunction(behaviour):
+        return _one(behaviour, check)
 
-        async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+    async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
             await check(context)
             async for response in behaviour(request, context):
                 yield response
+        except RefusedError as refused:
+            await refuse(context, refused)
 
-        return guarded
-    return _one(behaviour, check)
+    return guarded

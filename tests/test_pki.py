@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from provisioner import keystore
+from provisioner import credentials
 from provisioner.errors import BedplateError
 from provisioner.pki import CsrError, MachineIdentity, PersonIdentity, Role, authority, identity, new_key
 
@@ -64,7 +64,7 @@ def test_a_csr_that_is_not_signed_with_its_own_key_gets_nothing():
         (b"0" * 5000, "may have 4096"),
         (b"\x30\x03\x02\x01\x00", "not PKCS #10"),
         (csr(ed25519.Ed25519PrivateKey.generate(), None), "not P-256 or P-384"),
-        (csr(rsa.generate_private_key(65537, 1024)), "not P-256 or P-384"),
+        (csr(rsa.generate_private_key(65537, 2048)), "not P-256 or P-384"),
         (csr(ec.generate_private_key(ec.SECP521R1())), "not P-256 or P-384"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_person_whose_name_could_be_read_as_something_else_gets_no_credential(
 
 def test_init_makes_the_ca_and_the_first_admin_for_their_owner_alone(tmp_path):
     state = tmp_path / "state"
-    made = keystore.init(state, now=NOW)
+    made = credentials.init(state, now=NOW)
     files = {str(path.relative_to(state)): stat.S_IMODE(path.stat().st_mode) for path in state.rglob("*")}
     assert files == {
         "ca.key": 0o600,
@@ -159,53 +159,53 @@ def test_init_makes_the_ca_and_the_first_admin_for_their_owner_alone(tmp_path):
         "admin/key.pem": 0o600,
     }
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    assert keystore.load(state).sha256 == made.sha256
+    assert credentials.load(state).sha256 == made.sha256
     certificate = x509.load_pem_x509_certificate((state / "admin/cert.pem").read_bytes())
     uris = extension(certificate, x509.SubjectAlternativeName).value.get_values_for_type(x509.UniformResourceIdentifier)
     assert uris == ["bedplate:person:admin:admin"]
 
 
 def test_a_second_init_says_that_there_is_a_ca_and_touches_nothing(tmp_path):
-    keystore.init(tmp_path, now=NOW)
+    credentials.init(tmp_path, now=NOW)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(BedplateError, match="there is one already"):
-        keystore.init(tmp_path, now=NOW)
+        credentials.init(tmp_path, now=NOW)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_an_init_that_was_cut_short_is_finished_with_the_same_key(tmp_path):
-    keystore.init(tmp_path, now=NOW)
+    credentials.init(tmp_path, now=NOW)
     key = (tmp_path / "ca.key").read_bytes()
     (tmp_path / "ca.pem").unlink()
-    keystore.init(tmp_path, now=NOW)
+    credentials.init(tmp_path, now=NOW)
     assert (tmp_path / "ca.key").read_bytes() == key
-    keystore.load(tmp_path)
+    credentials.load(tmp_path)
 
 
 def test_a_ca_key_that_others_can_read_is_refused(tmp_path):
-    keystore.init(tmp_path, now=NOW)
+    credentials.init(tmp_path, now=NOW)
     (tmp_path / "ca.key").chmod(0o644)
     with pytest.raises(BedplateError, match="others can read it"):
-        keystore.load(tmp_path)
+        credentials.load(tmp_path)
 
 
 def test_a_folder_without_a_ca_says_how_to_make_one(tmp_path):
     with pytest.raises(BedplateError, match="provisioner init"):
-        keystore.load(tmp_path)
+        credentials.load(tmp_path)
 
 
 def test_a_ca_and_a_key_that_do_not_belong_together_are_refused(tmp_path):
-    keystore.init(tmp_path / "a", now=NOW)
-    keystore.init(tmp_path / "b", now=NOW)
+    credentials.init(tmp_path / "a", now=NOW)
+    credentials.init(tmp_path / "b", now=NOW)
     (tmp_path / "a/ca.pem").write_bytes((tmp_path / "b/ca.pem").read_bytes())
     with pytest.raises(BedplateError, match="restore the pair"):
-        keystore.load(tmp_path / "a")
+        credentials.load(tmp_path / "a")
 
 
 def test_all_roots_of_the_bundle_are_trusted_and_the_one_of_the_key_signs(tmp_path):
-    old, new = keystore.init(tmp_path / "old", now=NOW), keystore.init(tmp_path / "new", now=NOW)
+    old, new = credentials.init(tmp_path / "old", now=NOW), credentials.init(tmp_path / "new", now=NOW)
     (tmp_path / "new/ca.pem").write_bytes(old.roots_pem + new.roots_pem)
-    loaded = keystore.load(tmp_path / "new")
+    loaded = credentials.load(tmp_path / "new")
     assert loaded.sha256 == new.sha256
     assert set(loaded.roots) == {old.certificate, new.certificate}
     assert len(x509.load_pem_x509_certificates(loaded.roots_pem)) == 2
@@ -215,22 +215,22 @@ def test_all_roots_of_the_bundle_are_trusted_and_the_one_of_the_key_signs(tmp_pa
     "content", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
 def test_a_ca_file_that_is_none_is_one_line(tmp_path, content):
-    keystore.init(tmp_path, now=NOW)
+    credentials.init(tmp_path, now=NOW)
     (tmp_path / "ca.pem").write_bytes(content)
     with pytest.raises(BedplateError, match=r"^cannot read .*ca\.pem: it holds no certificate in PEM$"):
-        keystore.load(tmp_path)
+        credentials.load(tmp_path)
 
 
 def test_a_credential_is_not_written_over_another(tmp_path):
-    ca = keystore.init(tmp_path / "state", now=NOW)
-    keystore.write_credential(ca, "bob", "viewer", tmp_path / "bob", now=NOW)
+    ca = credentials.init(tmp_path / "state", now=NOW)
+    credentials.write_credential(ca, "bob", "viewer", tmp_path / "bob", now=NOW)
     with pytest.raises(BedplateError, match="there is one already"):
-        keystore.write_credential(ca, "eve", "admin", tmp_path / "bob", now=NOW)
+        credentials.write_credential(ca, "eve", "admin", tmp_path / "bob", now=NOW)
     with pytest.raises(BedplateError, match="the role is one of viewer, operator, admin"):
-        keystore.write_credential(ca, "eve", "root", tmp_path / "eve", now=NOW)
+        credentials.write_credential(ca, "eve", "root", tmp_path / "eve", now=NOW)
 
 
 def test_a_state_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BedplateError, match="^cannot make the folder .*: Not a directory$"):
-        keystore.init(tmp_path / "file" / "state", now=NOW)
+    with pytest.raises(BedplateError, match=r"^cannot make the folder .*: Not a directory$"):
+        credentials.init(tmp_path / "file" / "state", now=NOW)
