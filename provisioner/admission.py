@@ -1,0 +1,191 @@
+"""Who a newcomer is: from what it shows, and from what is known.
+
+Rule 1: this file does nothing: it has no clock, no randomness and no store.
+Rule 2: a key is proof. The same key is the same machine, in the same life, unless that was forgotten.
+Rule 3: evidence is weighed, never believed. It can make a newcomer wait for a person, or give a forgotten machine its
+        name back in its next life; it never moves a machine that is known.
+Rule 4: what is blank, a placeholder or made up by software says nothing, and never matches anything.
+
+One identifier in common with a machine that is known is enough to wait for a person: a serial number is not there twice
+by right, and the one that has it first keeps it. To be a forgotten machine again takes more kinds of identifiers that
+agree than kinds that differ: a NIC that moved does not carry the machine along.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from bedplate.v1.enrolment_pb2 import Evidence
+from provisioner.world import Facts, World
+
+# As firmware has them, in lower case. What is shorter than four characters or one character again and again is
+# never an identifier, and is not listed.
+PLACEHOLDERS: Final = frozenset(
+    {
+        "to be filled by o.e.m.",
+        "to be filled by oem",
+        "to be set by oem",
+        "default string",
+        "default",
+        "system serial number",
+        "base board serial number",
+        "chassis serial number",
+        "system manufacturer",
+        "serial number",
+        "not specified",
+        "not applicable",
+        "not available",
+        "not provided",
+        "not present",
+        "not settable",
+        "not set",
+        "no asset tag",
+        "no serial",
+        "none",
+        "null",
+        "empty",
+        "blank",
+        "invalid",
+        "unknown",
+        "undefined",
+        "unspecified",
+        "o.e.m.",
+        "type2 - board serial number",
+        "0123456789",
+        "1234567890",
+        "123456789",
+        "012345678",
+        "12345678",
+        "123456",
+        "03000200-0400-0500-0006-000700080009",  # the mainboard maker's sample, and below it with bytes swapped
+        "00020003-0004-0005-0006-000700080009",
+        "12345678-1234-5678-90ab-cddeefaabbcc",
+    }
+)
+FEWEST_CHARACTERS: Final = 4
+MAC: Final = re.compile(r"([0-9a-f]{2}):[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}", re.ASCII)
+GROUP_OR_LOCAL: Final = 0b11  # bits of the first byte: for many, or given by software ("fa:…" in many servers at once)
+
+Kinds = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """Somebody whose key nobody knows, with a join token that is good."""
+
+    key_sha256: bytes
+    evidence: bytes  # bedplate.v1.Evidence
+    token_id: str
+    review: bool  # its token asks for a person
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Who the newcomer is from now on."""
+
+    machine_id: str
+    incarnation: int
+    accepted: bool
+    because: str  # one sentence, for whoever reads the events; why it waits, where it waits
+
+
+def known(key_sha256: bytes, world: World) -> Facts | None:
+    """The machine of this key, if it was not forgotten."""
+    for facts in world.machines.values():
+        if facts.key_sha256 == key_sha256 and facts.forgotten_at is None:
+            return facts
+    return None
+
+
+def admit(newcomer: Newcomer, world: World, fresh_id: str) -> Admit:
+    """`fresh_id` is the newcomer's name if it is nobody who was here before."""
+    shown = kinds(newcomer.evidence)
+    if collision := _collision(shown, world):
+        facts, what = collision
+        name = f" ({facts.hostname})" if facts.hostname else ""
+        because = f"it shows the {what} of machine {facts.id}{name}, whose key it does not have"
+        return Admit(fresh_id, 1, accepted=False, because=because)
+    former = _former(newcomer, shown, world)
+    name, incarnation = (former.id, former.incarnation + 1) if former else (fresh_id, 1)
+    again = "; it was here before and was forgotten" if former else ""
+    if newcomer.review:
+        because = f"its join token {newcomer.token_id} asks for review{again}"
+        return Admit(name, incarnation, accepted=False, because=because)
+    return Admit(name, incarnation, accepted=True, because=f"its join token {newcomer.token_id} lets it in{again}")
+
+
+def pending(world: World) -> int:
+    """How many wait for a person."""
+    return sum(facts.accepted_at is None and facts.forgotten_at is None for facts in world.machines.values())
+
+
+@lru_cache(maxsize=1 << 15)
+def kinds(evidence: bytes) -> Kinds:
+    """What evidence says about the hardware, by kind, without all that says nothing: {'serial number': {'j1234'}}.
+
+    /etc/machine-id is not in it: a cloned image carries it to forty hosts.
+    """
+    shown = Evidence.FromString(evidence)
+    who = shown.identity
+    found = {
+        "serial number": _texts(who.product_serial),
+        "system UUID": _texts(who.product_uuid),
+        "mainboard's serial number": _texts(who.board_serial),
+        "chassis's serial number": _texts(who.chassis_serial),
+        "BMC's MAC address": _macs((who.bmc_mac,)),
+        "permanent MAC address": _macs(shown.permanent_macs),
+    }
+    return {kind: values for kind, values in found.items() if values}
+
+
+def _texts(value: str) -> frozenset[str]:
+    """' J1234 ' -> {'j1234'}; 'To be filled by O.E.M.' -> nothing"""
+    text = " ".join(value.casefold().split())
+    letters = {letter for letter in text if letter.isalnum()}
+    if len(text) < FEWEST_CHARACTERS or len(letters) < 2 or text in PLACEHOLDERS:  # noqa: PLR2004 - one letter repeated
+        return frozenset()
+    return frozenset({text})
+
+
+def _macs(values: Iterable[str]) -> frozenset[str]:
+    """Burned-in unicast addresses only."""
+    found = set()
+    for value in values:
+        match = MAC.fullmatch(value.strip().lower())
+        if match and not int(match[1], 16) & GROUP_OR_LOCAL and len(set(match[0]) - {":"}) > 1:
+            found.add(match[0])
+    return frozenset(found)
+
+
+def _collision(shown: Kinds, world: World) -> tuple[Facts, str] | None:
+    """The first machine that is known and shares an identifier, and which: 'serial number j1234'."""
+    if not shown:
+        return None
+    for facts in world.machines.values():
+        if facts.forgotten_at is None and (what := _shared(shown, kinds(facts.evidence))):
+            return facts, what
+    return None
+
+
+def _shared(shown: Kinds, theirs: Kinds) -> str:
+    for kind, values in shown.items():
+        if both := values & theirs.get(kind, frozenset()):
+            return f"{kind} {min(both)}"
+    return ""
+
+
+def _former(newcomer: Newcomer, shown: Kinds, world: World) -> Facts | None:
+    """The forgotten machine that this is: by its key, else by most of what it shows; of several the last forgotten."""
+    forgotten = [facts for facts in world.machines.values() if facts.forgotten_at is not None]
+    same = [facts for facts in forgotten if facts.key_sha256 == newcomer.key_sha256]
+    like = same or [facts for facts in forgotten if alike(shown, kinds(facts.evidence))]
+    return max(like, key=lambda facts: facts.forgotten_at or 0.0, default=None)
+
+
+def alike(one: Kinds, other: Kinds) -> bool:
+    """More kinds agree than differ. Kinds that only one of them shows say nothing."""
+    both = one.keys() & other.keys()
+    agree = sum(not one[kind].isdisjoint(other[kind]) for kind in both)
+    return agree > len(both) - agree
