@@ -112,7 +112,8 @@ def matrix(topology: Topology) -> str:
     for number, part in enumerate(topology.parts):
         cells = ["X" if number == other else words.get((number, other), "?") for other in range(len(names))]
         rows.append([part.name, *cells, *_columns(part)])
-    return f"{_table(rows)}\n\n{LEGEND}"
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    return f"{_table(columns)}\n\n{LEGEND}"
 
 
 def by_number(name: str) -> list[tuple[int, str]]:
@@ -253,7 +254,10 @@ def _columns(part: Part) -> list[str]:
     ]
 
 
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+def _table(columns: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in columns]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in zip(*columns, strict=True)
+    )
     return "\n".join(line.rstrip() for line in lines)
