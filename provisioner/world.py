@@ -244,20 +244,27 @@ class World:
     revision: int = 0
     machines: Mapping[str, Facts] = field(default_factory=dict)
     tokens: Mapping[str, TokenFacts] = field(default_factory=dict)
+    machines_revision: int = 0  # of the last change that a watcher of machines would see
+    events_revision: int = 0  # of the last event
 
     def after(self, changes: Iterable[tuple[int, Change]]) -> "World":
         """The world once these came to be, each with the revision that the store gave it, in order."""
         machines, tokens, revision = dict(self.machines), dict(self.tokens), self.revision
+        machines_revision, events_revision = self.machines_revision, self.events_revision
         for number, change in changes:
             revision = max(revision, number)
             match change:
                 case TokenMade() | TokenRevoked() | TokenUsed():
                     tokens[change.token_id] = _token(tokens.get(change.token_id), change)
-                case Noted() | Answered():
+                case Noted():
+                    events_revision = number
+                case Answered():
                     pass
                 case _:
-                    machines[change.machine_id] = machine_after(machines.get(change.machine_id), change, number)
-        return replace(self, machines=machines, tokens=tokens, revision=revision)
+                    facts = machine_after(machines.get(change.machine_id), change, number)
+                    machines[change.machine_id] = facts
+                    machines_revision = max(machines_revision, facts.revision)
+        return World(self.epoch, self.started_at, revision, machines, tokens, machines_revision, events_revision)
 
     @property
     def known(self) -> list[Facts]:

@@ -1,0 +1,136 @@
+"""The tables. The migrations make them; a test compares the two.
+
+Rule 1: only types and statements that PostgreSQL has too.
+Rule 2: `machines` has one column for each field of `world.Facts`, by the same name: a row is the facts.
+Rule 3: bodies (inventories, vitals) are bytes of protos; a column stands beside them only where something looks by it.
+"""
+
+from dataclasses import fields
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+from provisioner.world import Facts
+
+HEAD = "0001"  # the migration that these tables are; a test says so
+
+metadata = MetaData()
+_KEY = BigInteger().with_variant(Integer(), "sqlite")  # there, the row's own number: no index beside it
+
+counters = Table(  # one row
+    "counters",
+    metadata,
+    Column("id", _KEY, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("pruned_revision", BigInteger, nullable=False),  # of the youngest event that is not kept any more
+)
+
+_TYPES = {str: Text, bytes: LargeBinary, int: BigInteger, bool: Boolean, float: Double, float | None: Double}
+
+machines = Table(
+    "machines",
+    metadata,
+    *(
+        Column(field.name, _TYPES[field.type], primary_key=field.name == "id", nullable=field.type == float | None)  # type: ignore[index]
+        for field in fields(Facts)
+    ),
+)
+
+vitals = Table(
+    "vitals",
+    metadata,
+    Column("machine_id", Text, ForeignKey("machines.id"), primary_key=True),
+    Column("run_id", LargeBinary, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("vitals", LargeBinary, nullable=False),
+    Column("problems", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+inventories = Table(
+    "inventories",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+seen = Table(  # which machine had which inventory
+    "seen",
+    metadata,
+    Column("machine_id", Text, ForeignKey("machines.id"), primary_key=True),
+    Column("digest", LargeBinary, ForeignKey("inventories.digest"), primary_key=True),
+    Column("first_seen_at", Double, nullable=False),
+    Column("last_seen_at", Double, nullable=False),
+    Index("seen_by_digest", "digest"),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial_number", Text, primary_key=True),
+    Column("machine_id", Text, ForeignKey("machines.id"), nullable=False),
+    Column("key_sha256", LargeBinary, nullable=False),
+    Column("not_after", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("certificates_by_machine", "machine_id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("revision", _KEY, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("machine_id", Text, nullable=False),
+    Column("hostname", Text, nullable=False),
+    Column("because", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Index("events_by_machine", "machine_id", "revision"),
+    Index("events_by_age", "at"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("secret_sha256", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("uses_allowed", BigInteger, nullable=False),
+    Column("review", Boolean, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("revoked_at", Double),
+)
+
+token_uses = Table(
+    "token_uses",
+    metadata,
+    Column("token_id", Text, ForeignKey("tokens.id"), primary_key=True),
+    Column("key_sha256", LargeBinary, primary_key=True),
+    Column("machine_id", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("caller", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("method", Text, nullable=False),
+    Column("request_sha256", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("answers_by_age", "at"),
+)

@@ -1,0 +1,180 @@
+"""The one door to the database: an object with verbs, and no SQL to be seen from outside.
+
+Rule 1: one writer. `begin_epoch`, `write` and `prune` take turns behind a lock, on a connection of their own; reads run
+        in any number of threads beside them, each on a connection of a pool, and see what was last committed.
+Rule 2: one batch is one transaction. It is fenced: where another program has written since, nothing is written at all.
+Rule 3: what a batch makes of the facts is decided by `World.after` and nowhere else; rows are only its image.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from provisioner.store import reading
+from provisioner.store.errors import StoreError, UnknownInventoryError, told
+from provisioner.store.opening import engines, path_of
+from provisioner.store.pruning import prune
+from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, VitalsRow
+from provisioner.store.schema import counters
+from provisioner.store.writing import gather, put_down
+from provisioner.world import Change, World
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A transaction under way, and the world as it will be once it is committed."""
+
+    connection: Connection
+    world: World
+
+
+class Store:
+    """Made by `Store.open`. Every method may be called from any thread."""
+
+    def __init__(self, path: Path, writing: Engine, reading_: Engine) -> None:
+        self.path = path
+        self._reading = reading_
+        self._writing = writing
+        self._turn = threading.Lock()
+        self._world = self._read(reading.world, 0.0)
+
+    @classmethod
+    def open(cls, url_or_path: str | os.PathLike[str]) -> "Store":
+        """Makes the store where there is none, and brings it up to date. StoreError where it cannot."""
+        path = path_of(url_or_path)
+        writing, reading_ = engines(path)
+        try:
+            return cls(path, writing, reading_)
+        except StoreError as error:
+            raise StoreError(str(error).replace("cannot read", "cannot open", 1)) from error
+
+    def close(self) -> None:
+        with self._turn:
+            self._reading.dispose()
+            self._writing.dispose()
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self) -> int:
+        """A new life of the provisioner: its number, durably. A `Store` of an earlier life writes no more."""
+        with self._transaction() as turn:
+            epoch: int = turn.connection.execute(select(counters.c.epoch)).scalar_one() + 1
+            turn.connection.execute(update(counters).values(epoch=epoch))
+            turn.world = reading.world(turn.connection, turn.world.started_at)
+        return epoch
+
+    def load(self, started_at: float) -> World:
+        """The world as it was last written. Its bodies stay here."""
+        with self._turn:
+            self._world = self._read(reading.world, started_at)
+            return self._world
+
+    def write(self, changes: Sequence[Change]) -> list[int]:
+        """Puts all of them down in one transaction; the revision of each, in order. StoreError: none was put down.
+
+        KeyError where a change concerns a machine or a token that nobody knows.
+        """
+        if not changes:
+            return []
+        with self._transaction() as turn:
+            before = turn.world
+            first = before.revision + 1
+            numbered = list(enumerate(changes, first))
+            batch, turn.world = gather(before, numbered), before.after(numbered)
+            self._fence(turn.connection, before, turn.world.revision)
+            self._demand(turn.connection, batch.unsent)
+            put_down(turn.connection, batch, turn.world)
+        return list(range(first, first + len(changes)))
+
+    def prune(self, now: float, policy: Policy) -> Pruned:
+        """Drops what the policy does not keep."""
+        with self._transaction() as turn:
+            self._fence(turn.connection, turn.world, turn.world.revision)
+            return prune(turn.connection, now, policy)
+
+    @contextmanager
+    def _transaction(self) -> Iterator["_Turn"]:
+        """What the turn leaves as its world is ours once it is committed."""
+        with self._turn:
+            try:
+                with self._writing.begin() as connection:
+                    yield (turn := _Turn(connection, self._world))
+            except (SQLAlchemyError, OverflowError) as error:
+                raise told("write", str(self.path), error) from error
+            self._world = turn.world
+
+    def _fence(self, connection: Connection, before: World, revision: int) -> None:
+        ours = (counters.c.epoch == before.epoch, counters.c.revision == before.revision)
+        if connection.execute(update(counters).where(*ours).values(revision=revision)).rowcount != 1:
+            raise StoreError(
+                f"cannot write store {self.path}: another provisioner has taken it over; end one of the two"
+            )
+
+    def _demand(self, connection: Connection, digests: set[bytes]) -> None:
+        if missing := sorted(digest for digest in digests if not reading.has_inventory(connection, digest)):
+            raise UnknownInventoryError(str(self.path), missing)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def _read(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            with self._reading.connect() as connection:
+                return function(connection, *args, **kwargs)
+        except SQLAlchemyError as error:
+            raise told("read", str(self.path), error) from error
+
+    def inventory(self, digest: bytes) -> bytes | None:
+        """bedplate.v1.Inventory, as the machine sent it."""
+        return self._read(reading.inventory, digest)
+
+    def has_inventory(self, digest: bytes) -> bool:
+        return self._read(reading.has_inventory, digest)
+
+    def vitals(self, machine_id: str) -> VitalsRow | None:
+        return self._read(reading.vitals_of, machine_id)
+
+    def evidence(self, machine_id: str) -> bytes | None:
+        """bedplate.v1.Evidence, as it was when the machine last asked to enrol."""
+        return self._read(reading.evidence, machine_id)
+
+    def history(self, machine_id: str) -> list[Seen]:
+        """The inventories that the machine had and that are kept, newest first."""
+        return self._read(reading.history, machine_id)
+
+    def events(  # noqa: PLR0913 - a query, by name
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        machine_id: str = "",
+        kind_prefix: str = "",
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[Event]:
+        """Events younger than `after` and older than `before`, at most `limit`, from the end that is asked for."""
+        return self._read(
+            reading.events_of,
+            after=after,
+            before=before,
+            machine_id=machine_id,
+            kind_prefix=kind_prefix,
+            limit=limit,
+            newest_first=newest_first,
+        )
+
+    def oldest_event_revision(self) -> int:
+        """From this revision on every event is kept: 1 until some were pruned."""
+        return self._read(reading.pruned_revision) + 1
+
+    def answered(self, caller: str, request_id: str) -> Answer | None:
+        return self._read(reading.answered, caller, request_id)
