@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Callable, Collection
 
-EVERYTHING = "*"
+EVERYTHING = "everything"  # what the frame of the probes calls it too
 LINKS = "links"
 SETTLE_S = 0.25  # events come in bursts: one cable is a dozen
 DATAGRAM_BYTES = 64 << 10
@@ -51,11 +51,6 @@ def of_rtnetlink(datagram: bytes) -> set[str]:
             return {LINKS}
         at += (length + 3) & ~3
     return set()
-
-
-def stale(on: Collection[str], names: Collection[str]) -> bool:
-    """Whether a probe that is woken by `on` has to look again."""
-    return bool(on) and (EVERYTHING in names or not set(on).isdisjoint(names))
 
 
 class Changes:

@@ -17,7 +17,7 @@ import msgspec
 from nodeagent.errors import ConfigError
 
 Port = Annotated[str, msgspec.Meta(pattern=r"^(|(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):[0-9]{1,5})$")]  # HOST:PORT or nothing
-MAX_SOCKET_BYTES = 107  # sun_path, less its last zero
+MAX_SOCKET_BYTES = 100  # the kernel takes 107, and the gate keeps a folder beside it
 MAX_TOKEN_BYTES = 16 << 10
 FIXED = (  # what a running agent cannot take over
     "state",
@@ -42,7 +42,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     join_token_file: str = ""
     join_token: str = ""
     tick_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0
-    probe_limit_s: Annotated[float, msgspec.Meta(ge=0.1, le=600)] = 5.0  # a probe that takes longer is left behind
     socket: str = "/run/bedplate/nodeagent.sock"
     socket_group: str = ""  # its members may call too, besides root and the agent's own user
     listen: Port = ""  # TCP with mTLS, for those who hold a client certificate of listen_client_ca
@@ -84,7 +83,7 @@ def parsed(text: str) -> Config:
     if config.join_token and config.join_token_file:
         raise ValueError("join_token and join_token_file exclude each other")
     if len(os.fsencode(config.socket)) > MAX_SOCKET_BYTES:
-        raise ValueError(f"socket is longer than the {MAX_SOCKET_BYTES} bytes that the kernel takes")
+        raise ValueError(f"socket is longer than the {MAX_SOCKET_BYTES} bytes that there is room for")
     for key in ("listen", "metrics_listen"):
         port = getattr(config, key).rpartition(":")[2]
         if port and int(port) >= 1 << 16:

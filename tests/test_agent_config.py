@@ -52,7 +52,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
         ('metrics_listen = "localhost:99999"', "metrics_listen has port 99999, and the highest is 65535"),
         ('listen = "h:1"\nlisten_key = "k"', "listen needs listen_certificate and listen_client_ca too"),
         ('join_token = "a"\njoin_token_file = "b"', "join_token and join_token_file exclude each other"),
-        (f'socket = "/{"x" * 107}"', "socket is longer than the 107 bytes that the kernel takes"),
+        (f'socket = "/{"x" * 107}"', "socket is longer than the 100 bytes that there is room for"),
         ("tick_s = 1\n= 2", "it is not TOML: invalid statement (at line 2, column 1)"),
         (b"state = '\xff'", "it is not UTF-8: byte 9"),
     ],
