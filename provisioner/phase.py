@@ -12,6 +12,8 @@ from bedplate.v1.fleet_pb2 import Phase
 from provisioner.world import Facts, World
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+FORGOTTEN, PENDING, ACCEPTED = Phase.PHASE_UNSPECIFIED, Phase.PHASE_PENDING, Phase.PHASE_ACCEPTED
+PRESENT, SILENT = Phase.PHASE_PRESENT, Phase.PHASE_SILENT  # looked up once: protobuf's names are slow to get
 
 
 def phase(facts: Facts, world: World, now: float, silent_after_s: float) -> tuple[Phase.ValueType, str]:
@@ -33,14 +35,14 @@ def phase(facts: Facts, world: World, now: float, silent_after_s: float) -> tupl
 def word_of(facts: Facts, world: World, now: float, silent_after_s: float) -> Phase.ValueType:
     """The word alone: cheap enough to ask for each machine of a large fleet."""
     if facts.forgotten_at is not None:
-        return Phase.PHASE_UNSPECIFIED
+        return FORGOTTEN
     if facts.accepted_at is None:
-        return Phase.PHASE_PENDING
-    if facts.session and facts.session_epoch == world.epoch:
-        return Phase.PHASE_PRESENT
+        return PENDING
+    if world.connected(facts):
+        return PRESENT
     if facts.last_heard_at is None:
-        return Phase.PHASE_ACCEPTED
-    return Phase.PHASE_SILENT if now >= _since(facts, world) + silent_after_s else Phase.PHASE_PRESENT
+        return ACCEPTED
+    return SILENT if now >= _since(facts, world) + silent_after_s else PRESENT
 
 
 def silent_at(facts: Facts, world: World, silent_after_s: float) -> float | None:
@@ -55,7 +57,8 @@ def _since(facts: Facts, world: World) -> float:
 
 
 def _pending(facts: Facts, now: float) -> str:
-    return f"{facts.waits_because or 'waits for a person'}; asked {ago(facts.asked_at, now)}"
+    why = f": {facts.waits_because}" if facts.waits_because else ""
+    return f"waits for a person{why}; asked {ago(facts.asked_at, now)}"
 
 
 def _present(facts: Facts, world: World, now: float, silent_after_s: float) -> str:
