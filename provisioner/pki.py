@@ -119,9 +119,8 @@ class Authority:
 
     def issue_machine(self, csr_der: bytes, who: MachineIdentity, *, lifetime_s: float, now: float) -> Issued:
         """CsrError where the CSR is none, proves nothing or has a key of a kind that is not taken."""
-        key = csr_key(csr_der)
-        end = now + lifetime_s
-        return self._client(key, who.machine_id, str(who), start=now - BACKDATED_S, end=end)
+        start = now - min(BACKDATED_S, lifetime_s / 2)  # the agent takes one for old at half of what is between the two
+        return self._client(csr_key(csr_der), who.machine_id, str(who), start=start, end=now + lifetime_s)
 
     def issue_person(
         self, who: PersonIdentity, *, now: float, lifetime_s: float = PERSON_LIFETIME_S

@@ -1,0 +1,180 @@
+"""Makes this machine's keys and looks into its certificates: a short-lived process, `python -m nodeagent.keys`.
+
+Rule 1: the agent that stays never imports this file: the library that it needs costs more memory than the rest of it.
+Rule 2: a key is on the disk before anything signed with it leaves, and it never leaves.
+Rule 3: one JSON object in, on stdin, one out, on stdout: `{"error": "cannot …"}` where it did not work.
+
+    {"do": "request", "state": DIR}                      -> {"csrs": [{"csr": BASE64, "old": true|false}, …]}
+    {"do": "keep", "state": DIR, "credentials": {…}}     -> {}
+
+Of the CSRs the last is of the next key; those before it are of keys that the provisioner may know already.
+"""
+
+import base64
+import contextlib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from nodeagent.errors import BedplateError
+from nodeagent.identity import NEXT_KEY, Identity, load, read, save, sync, write_secret
+
+NAME: Final = re.compile(r"bedplate:machine:([^:]+):([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """bedplate.v1.Credentials as plain data, and what the agent knows besides."""
+
+    machine_id: str
+    incarnation: int
+    certificate: str
+    ca: str
+    uplink_addresses: tuple[str, ...]
+    token_id: str
+    kept_at: float
+
+
+class Request(msgspec.Struct, tag_field="do", tag="request", frozen=True, forbid_unknown_fields=True):
+    state: str
+
+
+class Keep(msgspec.Struct, tag_field="do", tag="keep", frozen=True, forbid_unknown_fields=True):
+    state: str
+    credentials: Kept
+
+
+def main() -> int:
+    try:
+        asked: Request | Keep = msgspec.json.decode(sys.stdin.buffer.read(), type=Request | Keep)
+        match asked:
+            case Request(state):
+                answer: object = {"csrs": request(Path(state))}
+            case Keep(state, credentials):
+                keep(Path(state), credentials)
+                answer = {}
+    except (BedplateError, msgspec.DecodeError) as error:
+        answer = {"error": str(error)}
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    return 0
+
+
+def make_key() -> tuple[bytes, bytes]:
+    """A new key in PEM and its CSR in DER, nothing on the disk: for simulated machines."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return _pem(key), _csr(key)
+
+
+def identity_of(kept: Kept, key_pem: bytes) -> Identity:
+    """BedplateError where certificate, key, roots and name do not belong together."""
+    try:
+        certificate = x509.load_pem_x509_certificate(kept.certificate.encode())
+        roots = x509.load_pem_x509_certificates(kept.ca.encode())
+    except ValueError as error:
+        raise BedplateError("cannot take the certificate: what the provisioner sent is not PEM") from error
+    if certificate.public_key() != _key(key_pem, "the key").public_key():
+        raise BedplateError("cannot take the certificate: it is for another key")
+    if not any(_signed_by(certificate, root) for root in roots):
+        raise BedplateError("cannot take the certificate: none of the roots that came with it has signed it")
+    if _name(certificate) != (kept.machine_id, str(kept.incarnation)):
+        raise BedplateError(f"cannot take the certificate: it is not for machine {kept.machine_id}")
+    return Identity(
+        machine_id=kept.machine_id,
+        incarnation=kept.incarnation,
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        kept_at=kept.kept_at,
+        token_id=kept.token_id,
+        uplink_addresses=kept.uplink_addresses,
+        certificate=kept.certificate,
+        key=key_pem.decode(),
+        ca=kept.ca,
+    )
+
+
+def request(state: Path) -> list[dict[str, object]]:
+    """CSRs of all keys that this machine may be known by, the next one last; made if there is none."""
+    identity = load(state)
+    path = state / NEXT_KEY
+    pem = read(path)
+    old = pem is not None
+    if pem is None or (identity is not None and pem == identity.key_pem):
+        pem, old = _pem(ec.generate_private_key(ec.SECP256R1())), False
+        write_secret(path, pem)
+    keys = [(identity.key_pem, True)] if identity else []
+    keys += [(pem, True), (pem, False)] if old else [(pem, False)]
+    return [{"csr": base64.b64encode(_csr(_key(each, path))).decode(), "old": known} for each, known in keys]
+
+
+def keep(state: Path, kept: Kept) -> None:
+    """The identity is in place before the next key goes: at no moment is there a certificate without its key."""
+    path = state / NEXT_KEY
+    identity, pem = load(state), read(path)
+    keys = [key for key in (pem, identity.key_pem if identity else None) if key is not None]
+    mine = [key for key in keys if _fits(kept, key, path)]
+    if not mine:
+        raise BedplateError(f"cannot take the certificate: its key is not in {state} (any more)")
+    save(state, identity_of(kept, mine[0]))
+    if mine[0] == pem:
+        with contextlib.suppress(OSError):  # it is harmless: a key that is in use is not taken for the next one
+            path.unlink()
+            sync(state)
+
+
+def _fits(kept: Kept, key_pem: bytes, path: Path) -> bool:
+    try:
+        certificate = x509.load_pem_x509_certificate(kept.certificate.encode())
+    except ValueError:
+        return True  # identity_of says what is wrong with it
+    return certificate.public_key() == _key(key_pem, path).public_key()
+
+
+def _signed_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _name(certificate: x509.Certificate) -> tuple[str, ...] | None:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    found = NAME.fullmatch(uris[0]) if len(uris) == 1 else None
+    return found.groups() if found else None
+
+
+def _key(pem: bytes, where: object) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError) as error:
+        raise BedplateError(f"cannot read {where}: it holds no private key; remove it, and another is made") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BedplateError(f"cannot use {where}: it is not a P-256 key; remove it, and another is made")
+    return key
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+def _csr(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Without a name: who this is, the provisioner says."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
