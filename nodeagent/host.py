@@ -50,7 +50,7 @@ class Host:
 
 
 def live(doors: Mapping[str, Door] | None = None, *, root: Root | None = None) -> Host:
-    """The host that we run on. `doors` adds to the standard ones, or replaces them: the agent's NVML worker comes in here."""
+    """The host that we run on. `doors` adds to the standard ones or replaces them: an NVML worker comes in here."""
     table = {**DOORS, **(doors or {})}
 
     def ask(name: str) -> Any:

@@ -11,15 +11,17 @@ strings and calls the kernel, and makes no objects on the way. Of a folder that 
 and remembered: a captured machine does not re-cable itself.
 """
 
-# ruff: noqa: PTH - an object for each of some thousand paths costs more than the reads themselves
+# An object for each of some thousand paths costs more than the reads themselves.
+# ruff: noqa: PTH112, PTH115, PTH116, PTH208
 
 import errno
 import os
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+from nodeagent.record import NOTHING, Record
 
 MAX_BYTES = 64 * 1024
 MAX_HOPS = 40
@@ -40,18 +42,6 @@ class Note:
     errno: int
 
 
-@dataclass(slots=True)
-class Record:
-    """What a scan read: enough of the machine to read it again. Paths are real ones, with no link in them."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-    folders: dict[str, list[str]] = field(default_factory=dict)  # those that were listed, with all their names
-    there: dict[str, bool] = field(default_factory=dict)  # seen and not read; True for a folder
-    refused: dict[str, int] = field(default_factory=dict)  # errno
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
 class Root:
     """One machine's files. `notes` holds what could not be read since this root, or this view of it, was made."""
 
@@ -67,6 +57,10 @@ class Root:
         self._record = record
         self._places: dict[str, str] = {"": ""}
         self.notes: list[Note] = []
+
+    def recording(self, record: Record) -> "Root":
+        """The same machine, and all that is read of it is kept."""
+        return Root(Path(self._base), refused=self._refused, record=record)
 
     def view(self) -> "Root":
         """The same machine with notes of its own, for one reader among several."""
@@ -114,7 +108,7 @@ class Root:
         names = [name for name in found if name.isascii() or _is_utf8(name)]
         if len(names) < len(found):
             self._note(path, OSError(errno.EILSEQ, ""))
-        return sorted(names)
+        return sorted(name for name in names if name != NOTHING)
 
     def glob(self, pattern: str) -> list[str]:
         """Paths that match, sorted; `*`, `?` and `[…]` within one component."""
@@ -176,7 +170,7 @@ class Root:
             raise OSError(refusal, os.strerror(refusal))
         if self._record is None:
             return _read(os.open(self._base + place, _READ_HERE))
-        return _recorded(self._record, place, lambda: _read(os.open(self._base + place, _READ_HERE)))
+        return self._record.file(place, lambda: _read(os.open(self._base + place, _READ_HERE)))
 
     def _list(self, path: str) -> list[str]:
         if self._direct:
@@ -187,7 +181,7 @@ class Root:
             raise OSError(refusal, os.strerror(refusal))
         if self._record is None:
             return os.listdir(self._base + place)
-        return _recorded_names(self._record, self._base, place)
+        return self._record.listing(self._base, place)
 
     def _place(self, path: str) -> str:
         """The path with the links of its folder followed, and the last component as it stands."""
@@ -227,31 +221,36 @@ class Root:
         try:
             target = os.readlink(self._base + place)
         except OSError as error:
-            if error.errno in _ABSENT:
-                return None
-            raise
+            if error.errno not in _ABSENT:
+                raise
+            refusal = self._refused.get(place)
+            if refusal is not None and error.errno == errno.ENOENT:
+                raise OSError(refusal, os.strerror(refusal)) from error
+            return None
         if self._record is not None:
             self._record.links[place] = target
         return target
 
     def _keep(self, place: str) -> None:
-        if self._record is not None and place not in self._record.there:
-            self._record.there[place] = os.path.isdir(self._base + place)
+        if self._record is not None:
+            self._record.there.setdefault(place, os.path.isdir(self._base + place))
 
     def _note(self, path: str, error: OSError) -> None:
         code = error.errno or errno.EIO
         if code in _ABSENT:
             return
         if self._record is not None:
-            self._record.refused[self._safe_place(path)] = code
+            self._record.refused[self._place_of_refused(path)] = code
         if len(self.notes) < MAX_NOTES and all(note.path != path for note in self.notes):
             self.notes.append(Note(path, code))
 
-    def _safe_place(self, path: str) -> str:
-        try:
-            return self._follow(path)
-        except OSError:
-            return path
+    def _place_of_refused(self, path: str) -> str:
+        for place in (self._follow, self._place):
+            try:
+                return place(path)
+            except OSError:  # the link itself, or the way to it, is what cannot be read
+                continue
+        return path
 
 
 def _read(handle: int) -> bytes:
@@ -267,33 +266,6 @@ def _read(handle: int) -> bytes:
         return data
     finally:
         os.close(handle)
-
-
-def _recorded(record: Record, place: str, read: Callable[[], bytes]) -> bytes:
-    """A file's content, read once: two probes that ask see the same, as they will in the replay."""
-    with record.lock:
-        data = record.files.get(place)
-    if data is None:
-        fresh = read()  # outside the lock: a file may take its time
-        with record.lock:
-            data = record.files.setdefault(place, fresh)
-    return data
-
-
-def _recorded_names(record: Record, base: str, place: str) -> list[str]:
-    with record.lock:
-        names = record.folders.get(place)
-        if names is not None:
-            return names
-        with os.scandir(base + place) as entries:
-            for entry in entries:
-                path = f"{place}/{entry.name}" if place else entry.name
-                if entry.is_symlink():
-                    record.links[path] = os.readlink(base + path)
-                else:
-                    record.there[path] = entry.is_dir(follow_symlinks=False)
-                record.folders.setdefault(place, []).append(entry.name)
-        return record.folders.setdefault(place, [])
 
 
 def _is_utf8(name: str) -> bool:
