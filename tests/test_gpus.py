@@ -151,9 +151,9 @@ def test_a_driver_that_hangs_costs_no_other_probe_its_answer(tmp_path):
         (tmp_path / "machine/proc/driver/nvidia/version").write_text("NVRM version: NVIDIA UNIX  580.105.08\n")
         probes = [probe for probe in registry() if probe.name in {"gpus", "gpu_vitals", "nvidia_driver", "pci"}]
         vitals, inventory, driver, pci = Frame(it, probes).look(0.0, EVERYTHING)
-    assert [problem.kind for problem in inventory.problems] == [Problem.KIND_TIMEOUT]
-    assert inventory.problems[0].detail == "cannot ask the NVIDIA driver: its library does not return"
-    assert [problem.kind for problem in vitals.problems] == [Problem.KIND_TIMEOUT]
+    assert [problem.kind for problem in (*inventory.problems, *vitals.problems)] == [Problem.KIND_TIMEOUT] * 2
+    first = "cannot ask the NVIDIA driver: its library does not return"
+    assert first in {problem.detail for problem in (*inventory.problems, *vitals.problems)}
     assert driver.part.inventory.nvidia_driver.module_version == "580.105.08"
     assert len(pci.part.inventory.pci_devices) == 8
 
