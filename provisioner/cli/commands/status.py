@@ -1,0 +1,32 @@
+"""`bedplate status`: the provisioner, and who the caller is to it."""
+
+import time
+
+import click
+
+from bedplate.v1.fleet_pb2 import GetStatusRequest
+from provisioner.cli.connection import connected
+from provisioner.cli.frame import context_of, examples, form_option, say, say_data
+from provisioner.cli.terminal import plain
+from provisioner.cli.views import words
+
+
+@click.command(epilog=examples("bedplate status", "bedplate --context lab status -o json"))
+@form_option
+@click.pass_obj
+def command(context: str, form: str) -> None:
+    """Show the provisioner, and who you are to it."""
+    chosen = context_of(context)
+    with connected("get status", chosen) as provisioner:
+        answer = provisioner.read("get status", provisioner.fleet.GetStatus, GetStatusRequest())
+    if form != "table":
+        say_data(form, answer)
+        return
+    rows = {
+        "Provisioner": f"{chosen.address} (context {chosen.name}), version {answer.version}",
+        "You": f"{answer.caller} ({answer.role})",
+        "Machines": f"{answer.machines:,}",
+        "Started": f"{words.instant(answer.started_at)}, {words.ago(answer.started_at, time.time())}",
+        "Epoch": f"{answer.epoch}, at revision {answer.revision}",
+    }
+    say([plain(f"{label:13}{text}") for label, text in rows.items()])

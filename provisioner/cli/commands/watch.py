@@ -1,0 +1,95 @@
+"""`bedplate watch`: machines or events as they change, a line each, until Ctrl-C.
+
+A provisioner that goes away and comes back costs nothing: the watch goes on from the last revision it saw.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import click
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from bedplate.v1.fleet_pb2 import WatchEventsRequest, WatchEventsResponse, WatchMachinesRequest, WatchMachinesResponse
+from provisioner.cli.connection import PASSING, Provisioner, connected
+from provisioner.cli.frame import context_of, examples, say, say_line, tell
+from provisioner.cli.terminal import terminal
+from provisioner.cli.views import events as view
+from provisioner.cli.views import words
+
+Change = WatchMachinesResponse | WatchEventsResponse
+LONGEST_WAIT_S = 15.0
+
+
+@click.command(
+    epilog=examples(
+        "bedplate watch",
+        "bedplate watch --filter phase=silent",
+        "bedplate watch --events -o json | jq -r .event.because",
+    )
+)
+@click.option("-e", "--events", is_flag=True, help="Events instead of machines, from now on.")
+@click.option("-f", "--filter", "terms", default="", metavar="TERMS", help="Machines: as of `bedplate machines`.")
+@click.option("-m", "--machine", default="", metavar="MACHINE", help="Events: only those of this machine.")
+@click.option("--from", "revision", default=0, type=click.IntRange(0), help="Go on after this revision.")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table", help="json: lines."
+)
+@click.pass_obj
+def command(context: str, terms: str, machine: str, revision: int, form: str, *, events: bool) -> None:
+    """Follow machines or events as they change, until Ctrl-C.
+
+    Machines begin with all there are, events with the next one. When the provisioner goes away, the watch waits for it
+    and goes on where it was.
+    """
+    if (events and terms) or (machine and not events):
+        raise click.UsageError("--filter is for machines; --machine is for --events")
+    doing = "watch events" if events else "watch machines"
+    with connected(doing, context_of(context)) as provisioner:
+        start = _events(provisioner, machine) if events else _machines(provisioner, terms)
+        for change in followed(provisioner, doing, start, revision):
+            _say(change, form)
+
+
+def _machines(provisioner: Provisioner, terms: str) -> Callable[[int], Iterator[Change]]:
+    return lambda after: provisioner.fleet.WatchMachines(WatchMachinesRequest(from_revision=after, filter=terms))
+
+
+def _events(provisioner: Provisioner, machine: str) -> Callable[[int], Iterator[Change]]:
+    return lambda after: provisioner.fleet.WatchEvents(
+        WatchEventsRequest(from_revision=after, machine=machine, only_new=after == 0)
+    )
+
+
+def followed(
+    provisioner: Provisioner, doing: str, start: Callable[[int], Iterator[Change]], revision: int
+) -> Iterator[Change]:
+    """Changes, over as many streams as it takes. One that cannot even begin the first time is an error at once."""
+    met, wait_s = False, 1.0
+    while True:
+        try:
+            for change in start(revision):
+                met, wait_s = True, 1.0
+                revision = max(revision, _revision(change))
+                yield change
+        except grpc.RpcError as error:
+            if error.code() not in PASSING or not met:
+                raise provisioner.failure(doing, error) from error
+            if wait_s == 1.0:
+                tell(f"the provisioner went away ({provisioner.context.address}); waiting for it")
+        provisioner.wait(wait_s)
+        wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+
+
+def _revision(change: Change) -> int:
+    return change.revision if isinstance(change, WatchMachinesResponse) else change.event.revision
+
+
+def _say(change: Change, form: str) -> None:
+    if form != "table":
+        say_line(form, change)
+    elif isinstance(change, WatchMachinesResponse):
+        now = Timestamp(seconds=int(time.time()))
+        say([view.machine_line(change.machine, terminal(), gone=change.gone, at=words.clock(now))])
+    else:
+        say([view.event_line(change.event, terminal())])

@@ -1,0 +1,128 @@
+"""The door to the provisioner: synchronous gRPC over mTLS, for as long as one command runs.
+
+Rule 1: every call has a deadline, and every failure becomes a line for a person (`refusals`).
+Rule 2: a write carries one request id through all its attempts, so that it happens once however often it is sent.
+Rule 3: a read that cannot reach the provisioner is not tried again: the person is waiting, and learns why.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from bedplate.v1.fleet_pb2_grpc import FleetStub
+from provisioner.cli.contexts import Context
+from provisioner.cli.diagnosis import Unusable, credentials, reason
+from provisioner.cli.refusals import UNREACHABLE, Refused, Status, refused
+
+TIMEOUT_S = 10.0
+WRITE_WAITS_S = (0.2, 0.5, 1.0)
+LARGEST_MESSAGE = 16 << 20
+OPTIONS = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+    ("grpc.enable_http_proxy", 0),  # the way to the provisioner is the one in the context, whatever the shell says
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+Request_contra = TypeVar("Request_contra", bound=Message, contravariant=True)
+Response_co = TypeVar("Response_co", bound=Message, covariant=True)
+Page = TypeVar("Page", bound=Message)
+
+
+class Unary(Protocol[Request_contra, Response_co]):
+    def __call__(self, request: Request_contra, /, timeout: float | None = None) -> Response_co: ...
+
+
+class Streaming(Protocol[Request_contra, Response_co]):
+    def __call__(self, request: Request_contra, /, timeout: float | None = None) -> Iterator[Response_co]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioner:
+    """`wait` is the clock's part: it returns after so many seconds."""
+
+    context: Context
+    fleet: FleetStub
+    wait: Callable[[float], object] = field(default=threading.Event().wait)
+
+    def read(
+        self,
+        doing: str,
+        method: Unary[Request_contra, Response_co],
+        request: Request_contra,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Response_co:
+        """`doing` is how the failure would be told: "list machines"."""
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise self.failure(doing, error) from error
+
+    def write(
+        self, doing: str, method: Unary[Request_contra, Response_co], request: Callable[[str], Request_contra]
+    ) -> Response_co:
+        """`request` is given the request id."""
+        message = request(str(uuid.uuid4()))
+        for wait_s in WRITE_WAITS_S:
+            try:
+                return method(message, timeout=TIMEOUT_S)
+            except grpc.RpcError as error:
+                if error.code() not in PASSING:
+                    raise self.failure(doing, error) from error
+            self.wait(wait_s)
+        return self.read(doing, method, message)
+
+    def failure(self, doing: str, error: grpc.RpcError) -> Refused:
+        """Where the provisioner was not reached, the reason is looked for step by step."""
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            why = reason(self.context) or error.details() or "it cannot be reached"
+            return Refused(f"cannot {doing}: {why}", UNREACHABLE)
+        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            why = reason(self.context) or f"{self.context.address} did not answer in time"
+            return refused(doing, Status("DEADLINE_EXCEEDED", why))
+        return refused(doing, status(error))
+
+
+@contextmanager
+def connected(doing: str, context: Context) -> Iterator[Provisioner]:
+    """The channel connects when it is first used."""
+    try:
+        pem = credentials(context)
+    except Unusable as error:
+        raise Refused(f"cannot {doing}: {error}", UNREACHABLE) from error
+    secure = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
+    with grpc.secure_channel(context.address, secure, OPTIONS) as channel:
+        yield Provisioner(context, FleetStub(channel))
+
+
+def status(error: grpc.RpcError) -> Status:
+    """With what google.rpc's details say, for those that this program knows."""
+    from google.rpc import error_details_pb2 as details  # noqa: PLC0415 - 20 ms that only a failure pays
+    from grpc_status import rpc_status  # noqa: PLC0415
+
+    try:
+        rich = rpc_status.from_call(error)
+    except ValueError:  # details that contradict the status
+        rich = None
+    violations: list[str] = []
+    cures: list[str] = []
+    for packed in rich.details if rich is not None else ():
+        bad, cure, local = details.BadRequest(), details.Help(), details.LocalizedMessage()
+        if packed.Unpack(bad):
+            violations += [violation.description for violation in bad.field_violations if violation.description]
+        elif packed.Unpack(cure):
+            cures += [link.description or link.url for link in cure.links]
+        elif packed.Unpack(local):
+            cures.append(local.message)
+    return Status(error.code().name, error.details() or "", tuple(violations), tuple(cures))
+
+
+def described(context: Context) -> Mapping[str, str]:
+    return {"name": context.name, "address": context.address}

@@ -1,0 +1,1 @@
+"""Messages as text for a person: pure functions, one file a view."""
