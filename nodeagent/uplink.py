@@ -19,6 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bedplate.v1.snapshot_pb2 import Snapshot
 from bedplate.v1.uplink_pb2 import SessionRequest, SessionResponse
 from bedplate.v1.uplink_pb2_grpc import UplinkStub
+from nodeagent.meeting import Met, trouble
 from nodeagent.session import PeerError, Session, State
 
 LOG = logging.getLogger("nodeagent")
@@ -34,6 +35,7 @@ CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
+UNREACHABLE = re.compile("Connection refused|No route to host|Connection timed out|Network is unreachable")
 Call = grpc.aio.StreamStreamCall[SessionRequest, SessionResponse]
 
 
@@ -65,6 +67,7 @@ class Uplink:
     clock: Callable[[], float] = time.monotonic
     said: Callable[[str], None] = LOG.info
     address: str = ""
+    refused: Callable[[str], None] = lambda because: None  # noqa: E731 - why this certificate is taken no more, or ""
     _call: Call | None = None
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -131,7 +134,9 @@ class Uplink:
                 await self._converse(self._call)
                 because = await ended(self._call)
         except grpc.aio.AioRpcError as error:
-            because, retry_after_s = f"cannot reach {self.address}: {cause(error)}", retry_after(error)
+            because, retry_after_s = await self._trouble(identity, error), retry_after(error)
+            if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+                self.refused(because)
         except asyncio.InvalidStateError:
             because = f"cannot reach {self.address}: the stream ended while it was written to"
         except PeerError as error:
@@ -144,6 +149,13 @@ class Uplink:
             session.lost(because, self.clock(), retry_after_s)
         self.said(session.because)
 
+    async def _trouble(self, identity: Identity, error: grpc.aio.AioRpcError) -> str:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            return f"cannot talk to {self.address}: {error.details() or error.code().name}"
+        known = UNREACHABLE.search(error.details() or "")
+        reason = known[0] if known else await trouble(Met(self.address, identity.ca_pem))
+        return f"cannot reach {self.address}: {reason or cause(error)}"
+
     async def _converse(self, call: Call) -> None:
         sent_at = Timestamp()
         sent_at.FromNanoseconds(time.time_ns())
@@ -153,6 +165,7 @@ class Uplink:
                 await self._write(call, self.session.receive(message, self.clock()))
                 if self.session.state is State.OPEN and limit.when() is not None:
                     limit.reschedule(None)
+                    self.refused("")
                     self.said(f"connected to {self.address}")
                 if self.session.state is State.CLOSED:
                     return
@@ -178,20 +191,8 @@ async def ended(call: Call) -> str:
 
 
 def cause(error: grpc.aio.AioRpcError) -> str:
-    """GRPC's many words, down to the last cause.
-
-    'failed to connect …: ipv4:127.0.0.1:1: connect: Connection refused (111)' -> 'Connection refused'
-    """
-    details = error.details() or error.code().name
-    if found := re.search(
-        r"(Connection refused|No route to host|Connection timed out|Network is unreachable)", details
-    ):
-        return found[1]
-    if "CERTIFICATE_VERIFY_FAILED" in details:
-        return "its certificate is not of the CA that this machine trusts"
-    if "WRONG_VERSION_NUMBER" in details or ("tlsv1" in details.lower() and "alert" not in details.lower()):
-        return "it speaks no TLS"
-    return details.split("last error: ")[-1][:300]
+    """The last of gRPC's many words: 'failed to connect …; last error: Socket closed' -> 'Socket closed'"""
+    return (error.details() or error.code().name).split("last error: ")[-1][:300]
 
 
 def retry_after(error: grpc.aio.AioRpcError) -> float | None:

@@ -94,23 +94,32 @@ class Fleet:
         while self._wishes and size < BATCH:
             batch.append(self._wishes.popleft())
             size += len(batch[-1].changes)
+        if not await self._write(batch) and len(batch) > 1:
+            for wish in batch:  # one that cannot be kept takes no other with it
+                await self._write([wish])
+
+    async def _write(self, batch: Sequence[_Wish]) -> bool:
         changes = [change for wish in batch for change in wish.changes]
         try:
             revisions = await asyncio.to_thread(self.store.write, changes)
         except BedplateError as error:
-            LOG.error("%s", error)
-            for wish in batch:
-                if not wish.done.done():
-                    wish.done.set_exception(error)
-            return
+            if len(batch) == 1:
+                LOG.error("%s", error)
+                _settle(batch[0], error)
+            return False
+        except Exception as error:  # the only writer outlives whatever is wrong with one change
+            if len(batch) == 1:
+                LOG.exception("cannot write %s", changes)
+                _settle(batch[0], BedplateError(f"cannot write: {error!r}"))
+            return False
         self.world = self.world.after(zip(revisions, changes, strict=True))
         self._tell()
         start = 0
         for wish in batch:
             end = start + len(wish.changes)
-            if not wish.done.done():
-                wish.done.set_result(revisions[start:end])
+            _settle(wish, revisions[start:end])
             start = end
+        return True
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -139,3 +148,12 @@ class Fleet:
         if sentence != self.status:
             self.status = sentence
             await say(sentence)
+
+
+def _settle(wish: _Wish, outcome: list[int] | BedplateError) -> None:
+    if wish.done.done():
+        return
+    if isinstance(outcome, BedplateError):
+        wish.done.set_exception(outcome)
+    else:
+        wish.done.set_result(outcome)

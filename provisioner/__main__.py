@@ -1,0 +1,114 @@
+"""The program `provisioner`: makes the CA, serves, issues credentials.
+
+Rule: bad input is one line, `cannot verb thing: cause`, and a non-zero exit; a person never sees a traceback.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+
+try:
+    import alembic  # noqa: F401 - only to find out whether they are there
+    import click
+    import sqlalchemy  # noqa: F401
+except ImportError as missing:
+    sys.exit(f"provisioner: cannot start: {missing.name} is not installed; pip install 'bedplate[provisioner]'")
+
+from provisioner import logs
+from provisioner.config import Config, load
+from provisioner.errors import BedplateError
+
+CONFIG = Path("/etc/bedplate/provisioner.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Where the state is: of the configuration, unless --state says otherwise."""
+
+    config: Path | None
+    state: Path | None
+
+    def read(self) -> Config:
+        import msgspec  # noqa: PLC0415 - `--help` does without
+
+        config = load(self.config) if self.config else load(CONFIG) if CONFIG.exists() else Config()
+        return msgspec.structs.replace(config, state=str(self.state)) if self.state else config
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), help=f"Configuration file; {CONFIG} where there is one.")
+@click.option("--state", type=click.Path(path_type=Path), help="State folder, instead of the configuration's.")
+@click.pass_context
+def cli(context: click.Context, config: Path | None, state: Path | None) -> None:
+    r"""The central service of Bedplate.
+
+    \b
+    Examples:
+      provisioner --state /var/lib/bedplate init
+      provisioner run
+      provisioner credential alice --role viewer --out ./alice
+    """
+    context.obj = _Where(config, state)
+
+
+@cli.command()
+@click.option("--admin", default="admin", show_default=True, help="The first admin's name.")
+@click.pass_obj
+def init(where: _Where, admin: str) -> None:
+    """Make the CA and the first admin's credentials in the state folder."""
+    from provisioner import credentials  # noqa: PLC0415 - `--help` does without
+
+    config = where.read()
+    made = credentials.init(config.folder, now=time.time(), admin=admin)
+    click.echo(f"made a CA in {config.folder}; its fingerprint is sha256:{made.sha256.hex()}")
+    click.echo(f"made credentials for {admin} (admin) in {config.folder / 'admin'}; keep its key secret")
+    click.echo("")
+    click.echo("next: start the provisioner, then tell the CLI about it:")
+    click.echo("  provisioner run")
+    click.echo(f"  bedplate context add main --address {config.dial} --credentials {config.folder / 'admin'} --use")
+
+
+@cli.command()
+@click.pass_obj
+def run(where: _Where) -> None:
+    """Serve, until SIGTERM."""
+    from provisioner.serve import run as serve  # noqa: PLC0415 - `--help` does without
+
+    config = where.read()
+    logs.set_up(config.log_level, config.log)
+    asyncio.run(serve(config, logging.getLogger("provisioner").info))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), required=True, help="What it may do.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must hold no key yet.")
+@click.pass_obj
+def credential(where: _Where, name: str, role: str, out: Path) -> None:
+    """Make credentials for a person or a tool: a folder for `bedplate context add`."""
+    from provisioner import credentials  # noqa: PLC0415 - `--help` does without
+
+    credentials.write_credential(credentials.load(where.read().folder), name, role, out, now=time.time())
+    click.echo(f"made credentials for {name} ({role}) in {out}; hand over the folder, and keep its key secret")
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"provisioner {installed('bedplate')}")
+
+
+def main() -> None:
+    try:
+        cli(prog_name="provisioner")
+    except BedplateError as error:
+        click.echo(f"provisioner: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

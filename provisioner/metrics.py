@@ -1,0 +1,68 @@
+"""What the provisioner counts, for Prometheus: read off the world when it is scraped, so that nothing can drift."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from bedplate.v1.fleet_pb2 import Phase
+from provisioner.errors import BedplateError
+from provisioner.phase import phase
+from provisioner.world import World
+
+
+class Fleet(Protocol):
+    @property
+    def world(self) -> World: ...
+    @property
+    def now(self) -> Callable[[], float]: ...
+
+
+class FleetCollector(Collector):
+    def __init__(self, fleet: Fleet, silent_after_s: float, streams: Callable[[], int]) -> None:
+        self._fleet = fleet
+        self._silent_after_s = silent_after_s
+        self._streams = streams
+
+    def collect(self) -> Iterator[Metric]:
+        world, now = self._fleet.world, self._fleet.now()
+        words = Counter(phase(facts, world, now, self._silent_after_s)[0] for facts in world.known)
+        machines = GaugeMetricFamily("bedplate_machines", "Machines by phase", labels=["phase"])
+        for word in Phase.values():
+            if word != Phase.PHASE_UNSPECIFIED:
+                machines.add_metric([Phase.Name(word).removeprefix("PHASE_").lower()], words[word])
+        yield machines
+        yield GaugeMetricFamily("bedplate_streams", "Open streams of agents", value=self._streams())
+        yield GaugeMetricFamily("bedplate_epoch", "The provisioner's leadership number", value=world.epoch)
+        yield GaugeMetricFamily("bedplate_revision", "The revision of the last change", value=world.revision)
+        problems = sum(facts.problem_count for facts in world.known)
+        yield GaugeMetricFamily("bedplate_problems", "Questions without an answer, on all machines", value=problems)
+        skews = [abs(facts.clock_skew_s or 0.0) for facts in world.known]
+        yield GaugeMetricFamily(
+            "bedplate_clock_skew_seconds_max", "The largest distance of a machine's clock", value=max(skews, default=0)
+        )
+
+
+def serve(address: str, collector: Collector) -> Callable[[], None]:
+    """Serves /metrics; returns what ends it. BedplateError where the address cannot be had."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    host, _, port = address.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as error:
+        raise BedplateError(
+            f"cannot serve metrics on {address}: {error.strerror}; choose another metrics_listen"
+        ) from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop

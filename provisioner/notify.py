@@ -1,0 +1,20 @@
+"""What the service manager is told: READY, STATUS, STOPPING, and that we still live.
+
+Source: sd_notify(3): datagrams of KEY=VALUE lines to the unix socket that NOTIFY_SOCKET names.
+"""
+
+import os
+import socket
+
+
+def notify(*lines: str) -> None:
+    """Does nothing where no service manager listens; a lost datagram is not worth an error."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        try:
+            sender.sendto("\n".join(lines).encode(), address)
+        except OSError:
+            return

@@ -1,0 +1,196 @@
+"""The provisioner as it runs: the doors are made here, handed in, and closed again in the reverse order.
+
+Rule 1: ready means ready: the store is open, both ports listen, the writer runs.
+Rule 2: on SIGTERM everybody is told, what was submitted is written, and it ends within 5 s.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from bedplate.v1 import enrolment_pb2, fleet_pb2, uplink_pb2
+from bedplate.v1.enrolment_pb2_grpc import add_EnrolmentServicer_to_server
+from bedplate.v1.fleet_pb2_grpc import add_FleetServicer_to_server
+from bedplate.v1.uplink_pb2_grpc import add_UplinkServicer_to_server
+from provisioner import credentials, metrics
+from provisioner.access import Guard
+from provisioner.config import Config
+from provisioner.enrolment import EnrolmentServicer, Renewals
+from provisioner.errors import BedplateError
+from provisioner.fleet import Fleet, Settings
+from provisioner.notify import notify
+from provisioner.pki import Authority
+from provisioner.service import FleetServicer
+from provisioner.store import Policy, Store
+from provisioner.uplink import UplinkServicer
+
+DAY_S = 86400.0
+GRACE_S = 2.0
+PRUNE_EVERY_S = 3600.0
+Say = Callable[[str], Awaitable[None]]
+
+
+async def run(config: Config, say: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT. BedplateError where it cannot begin."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with _alone(config.folder):
+        async with serving(config, say):
+            notify("READY=1")
+            await stop.wait()
+            notify("STOPPING=1", "STATUS=stopping")
+            say("stopping")
+
+
+@contextlib.asynccontextmanager
+async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[Fleet]:
+    """The whole provisioner, for as long as the block runs."""
+    authority = credentials.load(config.folder)
+    store = Store.open(config.folder / "bedplate.db")
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(store.close)
+        fleet = _fleet(store, config, authority)
+        writer = asyncio.create_task(fleet.keep_writing(), name="writer")
+        stack.push_async_callback(_finish, fleet, writer)
+        uplink = UplinkServicer(fleet, Renewals(fleet, authority).renew)
+        await _listen(stack, config, fleet, authority, uplink)
+        if config.metrics_listen:
+            collector = metrics.FleetCollector(fleet, config.silent_after_s, lambda: uplink.streams)
+            stack.callback(metrics.serve(config.metrics_listen, collector))
+        for name, work in (("tick", fleet.keep_ticking(_teller(say))), ("prune", _prune(fleet, config))):
+            stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
+        say(f"serving on {config.listen}, enrolling on {config.enrol_listen}; epoch {fleet.world.epoch}")
+        yield fleet
+
+
+def _fleet(store: Store, config: Config, authority: Authority) -> Fleet:
+    store.begin_epoch()
+    world = store.load(time.time())
+    return Fleet(store, world, Settings(config, version("bedplate"), authority.sha256), time.time)
+
+
+async def _listen(
+    stack: contextlib.AsyncExitStack, config: Config, fleet: Fleet, authority: Authority, uplink: UplinkServicer
+) -> None:
+    names = _names(config)
+    chain, key = authority.issue_server(names, now=time.time())
+    mutual = grpc.ssl_server_credentials([(key, chain)], authority.roots_pem, require_client_auth=True)
+    open_door = grpc.ssl_server_credentials([(key, chain)])
+    main = grpc.aio.server(interceptors=[Guard(lambda: fleet.world)], options=_options(config))
+    add_UplinkServicer_to_server(uplink, main)
+    add_FleetServicer_to_server(FleetServicer(fleet, uplink.cut_off), main)
+    door = grpc.aio.server(interceptors=[Guard(lambda: fleet.world)], options=_options(config))
+    add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, authority), door)
+    _describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
+    _describe(door, enrolment_pb2.DESCRIPTOR)
+    for server, address, credential, key_name in (
+        (main, config.listen, mutual, "listen"),
+        (door, config.enrol_listen, open_door, "enrol_listen"),
+    ):
+        _bind(server, address, credential, key_name)
+        await server.start()
+        stack.push_async_callback(server.stop, GRACE_S)
+    stack.push_async_callback(uplink.stop)
+
+
+def _bind(server: grpc.aio.Server, address: str, credential: grpc.ServerCredentials, key: str) -> None:
+    try:
+        bound = server.add_secure_port(address, credential)
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise BedplateError(f"cannot listen on {address}: the port is taken or not ours to have; choose another {key}")
+
+
+def _describe(server: grpc.aio.Server, *files: object) -> None:
+    """Health and reflection, so that grpcurl and load balancers find their way."""
+    names = [service.full_name for file in files for service in file.services_by_name.values()]  # type: ignore[attr-defined]
+    checks = health.aio.HealthServicer()
+    for name in ("", *names):
+        checks._server_status[name] = health_pb2.HealthCheckResponse.SERVING  # noqa: SLF001
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+
+
+def _options(config: Config) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # a port that is taken is an error, not half of the connections
+        ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(config.keepalive_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.max_receive_message_length", 16 << 20),
+        ("grpc.max_send_message_length", 32 << 20),
+    ]
+
+
+def _names(config: Config) -> list[str]:
+    """What the server may be called: where it listens, what it advertises, and what the configuration adds."""
+    hosts = [address.rpartition(":")[0].strip("[]") for address in (config.listen, config.enrol_listen)]
+    hosts += [address.rpartition(":")[0].strip("[]") for address in (config.dial, config.enrol_dial)]
+    hosts += [*config.names, "localhost", "127.0.0.1"]
+    return list(dict.fromkeys(host for host in hosts if host and host not in ("0.0.0.0", "::")))  # noqa: S104
+
+
+def _teller(say: Callable[[str], None]) -> Say:
+    async def tell(sentence: str) -> None:
+        notify(f"STATUS={sentence}")
+        say(sentence)
+
+    return tell
+
+
+async def _prune(fleet: Fleet, config: Config) -> None:
+    policy = Policy(
+        inventories=config.inventories_kept,
+        inventory_s=config.inventory_days * DAY_S,
+        event_s=config.event_days * DAY_S,
+    )
+    while True:
+        await asyncio.to_thread(fleet.store.prune, fleet.now(), policy)
+        await asyncio.sleep(PRUNE_EVERY_S)
+
+
+async def _finish(fleet: Fleet, writer: "asyncio.Task[None]") -> None:
+    """What was submitted is written, then the writer ends."""
+    with contextlib.suppress(TimeoutError, BedplateError):
+        async with asyncio.timeout(2.0):
+            await fleet.write(())
+    await _cancel(writer)
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One provisioner on one state folder."""
+    try:
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BedplateError(
+            f"cannot use state folder {folder}: {error.strerror}; make it with provisioner init"
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise BedplateError(f"cannot use state folder {folder}: another provisioner runs on it") from error
+    finally:
+        os.close(handle)

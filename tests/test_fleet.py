@@ -1,0 +1,103 @@
+"""The batch writer: durable first, then known; and nobody waits for long."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner.config import Config
+from provisioner.errors import BedplateError
+from provisioner.fleet import Fleet, Settings
+from provisioner.store import Store
+from provisioner.world import Accepted, Asked, Change, InventoryKept, Noted
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "store.db")
+    yield opened
+    opened.close()
+
+
+def _fleet(store: Store) -> Fleet:
+    store.begin_epoch()
+    return Fleet(store, store.load(0.0), Settings(Config(), "1.0", b""), time.time)
+
+
+def _asked(number: int) -> Asked:
+    return Asked(f"m-{number}", 1, bytes([number]) * 32, b"", f"gpu-{number}", "", "", "t-1", "", 1.0)
+
+
+async def _writing(fleet: Fleet, work: Callable[[], Awaitable[None]]) -> None:
+    writer = asyncio.create_task(fleet.keep_writing())
+    try:
+        await work()
+    finally:
+        writer.cancel()
+        await asyncio.wait([writer])
+
+
+def test_what_was_written_is_in_the_world_and_in_the_store(store: Store) -> None:
+    fleet = _fleet(store)
+
+    async def work() -> None:
+        await fleet.write([_asked(1), Accepted("m-1", 2.0)])
+
+    asyncio.run(_writing(fleet, work))
+    assert fleet.world.machines["m-1"].accepted_at == 2.0
+    assert store.load(0.0).machines == fleet.world.machines
+
+
+def test_what_arrives_together_is_written_together(store: Store) -> None:
+    fleet = _fleet(store)
+    revisions: list[int] = []
+
+    async def work() -> None:
+        for batch in await asyncio.gather(*(fleet.write([_asked(number)]) for number in range(100))):
+            revisions.extend(batch)
+
+    asyncio.run(_writing(fleet, work))
+    assert revisions == sorted(revisions)
+    assert len(fleet.world.machines) == 100
+
+
+def test_somebody_who_waits_for_a_change_is_told(store: Store) -> None:
+    fleet = _fleet(store)
+
+    async def work() -> None:
+        waiter = asyncio.create_task(fleet.wait_past(fleet.world.revision))
+        await fleet.write([_asked(1)])
+        await asyncio.wait_for(waiter, 1.0)
+
+    asyncio.run(_writing(fleet, work))
+
+
+def test_what_the_store_refuses_is_an_error_for_its_writer_and_for_nobody_else(store: Store) -> None:
+    fleet = _fleet(store)
+    unknown = InventoryKept("m-1", b"?" * 32, None, "", "", "", 0, "", 0, "", "", 2.0)
+
+    async def work() -> None:
+        await fleet.write([_asked(1)])
+        refused, kept = await asyncio.gather(fleet.write([unknown]), fleet.write([_asked(2)]), return_exceptions=True)
+        assert isinstance(refused, BedplateError)
+        assert isinstance(kept, list)
+
+    asyncio.run(_writing(fleet, work))
+    assert set(fleet.world.machines) == {"m-1", "m-2"}
+    assert fleet.world.machines["m-1"].inventory_digest == b""
+
+
+def test_one_who_goes_away_takes_nothing_back(store: Store) -> None:
+    fleet = _fleet(store)
+
+    async def work() -> None:
+        changes: list[Change] = [_asked(1), Noted("machine.asked", "m-1", "", "", "", 1.0)]
+        writing = asyncio.create_task(fleet.write(changes))
+        await asyncio.sleep(0)
+        writing.cancel()
+        await fleet.write([_asked(2)])
+
+    asyncio.run(_writing(fleet, work))
+    assert set(fleet.world.machines) == {"m-1", "m-2"}

@@ -1,0 +1,77 @@
+"""Silence is noted once, and coming back ends it."""
+
+from dataclasses import replace
+
+from provisioner.decision import Settled, Todo
+from provisioner.vigil import AT_ONCE, on_inventory, on_meeting, plan
+from provisioner.world import Facts, InventoryKept, Met, Noted, SilenceNoted, World
+
+HEARD = Facts("m-1", 1, b"k", asked_at=0.0, accepted_at=0.0, certified_at=0.0, hostname="gpu-01", last_heard_at=100.0)
+MET = Met("m-1", "s-1", 1, b"r" * 16, "1.0", "boot-1", "10.0.0.7", 0.0, at=4100.0)
+KEPT = InventoryKept("m-1", b"2" * 32, b"", "gpu-01", "", "", 7, "H100", 0, "", "", at=200.0)
+
+
+def _world(*machines: Facts) -> World:
+    return World(epoch=1, started_at=0.0, machines={facts.id: facts for facts in machines})
+
+
+def test_a_machine_that_was_not_heard_for_too_long_is_noted() -> None:
+    decision = plan(_world(HEARD), 1000.0, 60.0)
+    assert isinstance(decision, Todo)
+    assert [machine for machine, _, _ in decision.steps[0].machines] == ["m-1"]
+
+
+def test_a_silence_that_is_noted_is_not_noted_again() -> None:
+    assert isinstance(plan(_world(replace(HEARD, silent_noted=True)), 1000.0, 60.0), Settled)
+
+
+def test_a_machine_with_an_open_stream_is_not_silent_however_little_it_says() -> None:
+    facts = replace(HEARD, session="s", session_epoch=1)
+    decision = plan(_world(facts), 1e6, 60.0)
+    assert (type(decision), decision.because) == (Settled, "1 present")
+
+
+def test_thousands_that_fall_silent_are_noted_some_at_a_time() -> None:
+    machines = [replace(HEARD, id=f"m-{number}") for number in range(AT_ONCE + 7)]
+    decision = plan(_world(*machines), 1000.0, 60.0)
+    assert isinstance(decision, Todo)
+    assert len(decision.steps[0].machines) == AT_ONCE
+    assert decision.because.endswith("507 fell silent just now")
+
+
+def test_a_forgotten_machine_is_nobody() -> None:
+    assert plan(_world(replace(HEARD, forgotten_at=5.0)), 1000.0, 60.0).because == "no machines yet"
+
+
+def test_a_first_stream_is_an_event() -> None:
+    (event,) = on_meeting(replace(HEARD, last_heard_at=None), MET)
+    assert isinstance(event, Noted)
+    assert (event.kind, event.because) == ("machine.present", "heard for the first time, from 10.0.0.7")
+
+
+def test_a_short_loss_is_no_event() -> None:
+    assert on_meeting(replace(HEARD, boot_id="boot-1"), MET) == []
+
+
+def test_coming_back_after_silence_is_an_event_and_ends_it() -> None:
+    event, ended = on_meeting(replace(HEARD, silent_noted=True), MET)
+    assert isinstance(event, Noted)
+    assert event.because == "back after 1 h 6 min of silence, from 10.0.0.7"
+    assert ended == SilenceNoted("m-1", silent=False, at=4100.0)
+
+
+def test_another_boot_is_an_event() -> None:
+    (event,) = on_meeting(replace(HEARD, boot_id="boot-0"), MET)
+    assert isinstance(event, Noted)
+    assert event.because == "rebooted: boot boot-1, before boot-0"
+
+
+def test_a_gpu_less_is_an_event_that_says_so() -> None:
+    facts = replace(HEARD, inventory_digest=b"1" * 32, gpu_count=8, gpu_model="H100")
+    (event,) = on_inventory(facts, KEPT)
+    assert isinstance(event, Noted)
+    assert event.because == "its inventory changed: GPUs 8 -> 7"
+
+
+def test_the_first_inventory_is_no_change() -> None:
+    assert on_inventory(HEARD, KEPT) == []
