@@ -157,12 +157,20 @@ def _scrubbed_answer(name: str, answer: Any, scrubber: Scrubber) -> Any:
     return scrubbed_answer(answer, scrubber, addresses=at_home(f"answers/{name}.json"))
 
 
+def refuse_full(folder: Path) -> None:
+    """Before anything is scanned: a folder that has something in it is not touched."""
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise BedplateError(f"cannot write capture {folder}: it is not empty; name a new folder")
+    except OSError as error:
+        raise BedplateError(f"cannot write capture {folder}: {error.strerror}") from error
+
+
 def write(taken: Capture, folder: Path) -> None:
     """Into a folder that is not there yet, or is empty."""
+    refuse_full(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise BedplateError(f"cannot write capture {folder}: it is not empty; name a new folder")
         for path, data in taken.files.items():
             _ready(folder / path).write_bytes(data)
         for path, target in taken.links.items():
@@ -177,43 +185,34 @@ def _ready(path: Path) -> Path:
 
 
 def tar(taken: Capture) -> Iterator[bytes]:
-    """As a tar file, in pieces."""
-    stream = _Pieces()
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    """As a tar file, in pieces that fit a message."""
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for path, data in taken.files.items():
             entry = tarfile.TarInfo(path)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-            yield from stream.full()
+            yield from _full_pieces(held)
         for path, target in taken.links.items():
             entry = tarfile.TarInfo(path)
             entry.type, entry.linkname = tarfile.SYMTYPE, target
             archive.addfile(entry)
-            yield from stream.full()
-    yield from stream.rest()
+            yield from _full_pieces(held)
+    yield from _full_pieces(held)
+    yield held.getvalue()
+
+
+def _full_pieces(held: io.BytesIO) -> Iterator[bytes]:
+    """Takes out what fills pieces; what is left begins the next one."""
+    data = held.getvalue()
+    whole = len(data) - len(data) % CHUNK_BYTES
+    if whole:
+        yield from (data[at : at + CHUNK_BYTES] for at in range(0, whole, CHUNK_BYTES))
+        held.seek(0)
+        held.truncate()
+        held.write(data[whole:])
 
 
 def capture_tar(host: Host, *, scrub: bool) -> Iterator[bytes]:
     """Scans now, and gives the capture as a tar file, in pieces."""
     return tar(capture(host, scrub=scrub))
-
-
-class _Pieces:
-    """What tarfile writes to, cut into pieces that fit a message."""
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-
-    def write(self, data: bytes) -> int:
-        self._held += data
-        return len(data)
-
-    def full(self) -> Iterator[bytes]:
-        while len(self._held) >= CHUNK_BYTES:
-            yield bytes(self._held[:CHUNK_BYTES])
-            del self._held[:CHUNK_BYTES]
-
-    def rest(self) -> Iterator[bytes]:
-        yield from self.full()
-        if self._held:
-            yield bytes(self._held)

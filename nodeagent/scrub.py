@@ -89,7 +89,7 @@ class Scrubber:
     """Replaces identifiers in text. `known` holds those that were found, with their kind."""
 
     def __init__(self, known: Mapping[str, str], salt: str, names: frozenset[str] = frozenset()) -> None:
-        """`names` are those of the machine's own files: a host that is called as one of them, "node0", is left alone."""
+        """`names` are those of the machine's own files: a host that is called like one, "node0", is left alone."""
         self._salt = salt
         forms = {form.text: form for form in _forms(known, salt) if form.kind != "hostname" or form.text not in names}
         self._known = {text: form.instead for text, form in forms.items()}
