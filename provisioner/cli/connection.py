@@ -17,8 +17,8 @@ from google.protobuf.message import Message
 
 from bedplate.v1.fleet_pb2_grpc import FleetStub
 from provisioner.cli.contexts import Context
-from provisioner.cli.diagnosis import Unusable, credentials, reason
-from provisioner.cli.refusals import UNREACHABLE, Refused, Status, refused
+from provisioner.cli.diagnosis import UnusableError, credentials, reason
+from provisioner.cli.refusals import UNREACHABLE, RefusedError, Status, refused
 
 TIMEOUT_S = 10.0
 WRITE_WAITS_S = (0.2, 0.5, 1.0)
@@ -79,11 +79,11 @@ class Provisioner:
             self.wait(wait_s)
         return self.read(doing, method, message)
 
-    def failure(self, doing: str, error: grpc.RpcError) -> Refused:
+    def failure(self, doing: str, error: grpc.RpcError) -> RefusedError:
         """Where the provisioner was not reached, the reason is looked for step by step."""
         if error.code() == grpc.StatusCode.UNAVAILABLE:
             why = reason(self.context) or error.details() or "it cannot be reached"
-            return Refused(f"cannot {doing}: {why}", UNREACHABLE)
+            return RefusedError(f"cannot {doing}: {why}", UNREACHABLE)
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             why = reason(self.context) or f"{self.context.address} did not answer in time"
             return refused(doing, Status("DEADLINE_EXCEEDED", why))
@@ -95,8 +95,8 @@ def connected(doing: str, context: Context) -> Iterator[Provisioner]:
     """The channel connects when it is first used."""
     try:
         pem = credentials(context)
-    except Unusable as error:
-        raise Refused(f"cannot {doing}: {error}", UNREACHABLE) from error
+    except UnusableError as error:
+        raise RefusedError(f"cannot {doing}: {error}", UNREACHABLE) from error
     secure = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
     with grpc.secure_channel(context.address, secure, OPTIONS) as channel:
         yield Provisioner(context, FleetStub(channel))
@@ -104,8 +104,8 @@ def connected(doing: str, context: Context) -> Iterator[Provisioner]:
 
 def status(error: grpc.RpcError) -> Status:
     """With what google.rpc's details say, for those that this program knows."""
-    from google.rpc import error_details_pb2 as details  # noqa: PLC0415 - 20 ms that only a failure pays
-    from grpc_status import rpc_status  # noqa: PLC0415
+    from google.rpc import error_details_pb2 as details  # type: ignore[import-untyped]  # noqa: PLC0415 - 20 ms that only a failure pays
+    from grpc_status import rpc_status  # type: ignore[import-untyped]  # noqa: PLC0415
 
     try:
         rich = rpc_status.from_call(error)

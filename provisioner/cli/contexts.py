@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from provisioner.cli.refusals import USAGE, Refused
+from provisioner.cli.refusals import USAGE, RefusedError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
@@ -59,10 +59,10 @@ class Contexts:
         if name in self.known:
             return self.known[name]
         if not self.known:
-            raise Refused(f"cannot reach a provisioner: there is no context yet; make one: {HOW}", USAGE)
+            raise RefusedError(f"cannot reach a provisioner: there is no context yet; make one: {HOW}", USAGE)
         if not name:
-            raise Refused(f"cannot reach a provisioner: no context is chosen; {self._choices()}", USAGE)
-        raise Refused(f"cannot use context {name}: there is none of that name; {self._choices()}", USAGE)
+            raise RefusedError(f"cannot reach a provisioner: no context is chosen; {self._choices()}", USAGE)
+        raise RefusedError(f"cannot use context {name}: there is none of that name; {self._choices()}", USAGE)
 
     def adding(self, context: Context, *, use: bool) -> "Contexts":
         """The first context is used at once: there is nothing else that could be meant."""
@@ -92,12 +92,12 @@ def load(path: Path) -> Contexts:
         return Contexts(path)
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise Refused(f"cannot read contexts: {path}: {cause}", USAGE) from error
+        raise RefusedError(f"cannot read contexts: {path}: {cause}", USAGE) from error
     try:
         return _decoded(tomllib.loads(text), path)
     except ValueError as error:  # of TOML and of msgspec
         cure = "mend it, or remove it and add the contexts again"
-        raise Refused(f"cannot read contexts: {path}: {error}; {cure}", USAGE) from error
+        raise RefusedError(f"cannot read contexts: {path}: {error}; {cure}", USAGE) from error
 
 
 def save(contexts: Contexts) -> None:
@@ -112,7 +112,7 @@ def save(contexts: Contexts) -> None:
             os.fsync(out.fileno())
         beside.replace(path)
     except OSError as error:
-        raise Refused(f"cannot write contexts: {path}: {error.strerror}", USAGE) from error
+        raise RefusedError(f"cannot write contexts: {path}: {error.strerror}", USAGE) from error
 
 
 def encoded(contexts: Contexts) -> str:
@@ -130,13 +130,15 @@ def encoded(contexts: Contexts) -> str:
 def checked(name: str, address: str, files: Mapping[str, Path]) -> Context:
     """A context whose parts make sense; `files` holds ca, cert and key. Whether they are any good shows when used."""
     if not NAME.fullmatch(name):
-        raise Refused(f"cannot add context {name!r}: a name has letters, digits, dots, dashes and underscores", USAGE)
+        raise RefusedError(
+            f"cannot add context {name!r}: a name has letters, digits, dots, dashes and underscores", USAGE
+        )
     match = ADDRESS.fullmatch(address)
     if match is None or not 0 < int(match[2]) <= 65535:  # noqa: PLR2004 - the last port there is
-        raise Refused(f"cannot add context {name}: {address!r} is no HOST:PORT, as in 127.0.0.1:7443", USAGE)
+        raise RefusedError(f"cannot add context {name}: {address!r} is no HOST:PORT, as in 127.0.0.1:7443", USAGE)
     for key in KEYS[1:]:
         if not files[key].is_file():
-            raise Refused(
+            raise RefusedError(
                 f"cannot add context {name}: {files[key]}: no such file; "
                 "`provisioner init` writes ca.pem, cert.pem and key.pem into one folder",
                 USAGE,

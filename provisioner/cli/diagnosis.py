@@ -30,7 +30,7 @@ class Credentials:
     key: bytes
 
 
-class Unusable(Exception):  # noqa: N818 - it says what it is
+class UnusableError(Exception):
     """What is wrong with a context, as a cause: "/x/key.pem: Permission denied"."""
 
 
@@ -38,14 +38,14 @@ def credentials(context: Context) -> Credentials:
     try:
         return Credentials(*(Path(path).read_bytes() for path in (context.ca, context.cert, context.key)))
     except OSError as error:
-        raise Unusable(f"context {context.name}: {error.filename}: {error.strerror}") from error
+        raise UnusableError(f"context {context.name}: {error.filename}: {error.strerror}") from error
 
 
 def reason(context: Context) -> str:
     """What is in the way; empty where this way round nothing is."""
     try:
         secure = _secure(context)
-    except Unusable as error:
+    except UnusableError as error:
         return str(error)
     host, _, port = context.address.rpartition(":")
     host = host.strip("[]")
@@ -68,13 +68,13 @@ def _secure(context: Context) -> ssl.SSLContext:
     try:
         secure.load_verify_locations(context.ca)
     except (ssl.SSLError, OSError) as error:
-        raise Unusable(f"context {context.name}: {context.ca}: {_said(error, 'holds no certificate')}") from error
+        raise UnusableError(f"context {context.name}: {context.ca}: {_said(error, 'holds no certificate')}") from error
     try:
         # Without a password asked for: an encrypted key must not stop a script at a prompt.
         secure.load_cert_chain(context.cert, context.key, password=lambda: "")
     except (ssl.SSLError, OSError, ValueError) as error:
         cause = _said(error, f"is no key that belongs to {context.cert}")
-        raise Unusable(f"context {context.name}: {context.key}: {cause}") from error
+        raise UnusableError(f"context {context.name}: {context.key}: {cause}") from error
     return secure
 
 

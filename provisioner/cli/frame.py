@@ -38,7 +38,7 @@ def context_of(name: str) -> Context:
     return contexts.load(contexts.place(os.environ)).choose(name)
 
 
-def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_context(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     known = contexts.load(contexts.place(os.environ)).known
     return [name for name in sorted(known) if name.startswith(incomplete)]
 

@@ -38,7 +38,7 @@ ADVICE: Mapping[str, str] = {
 }
 
 
-class Refused(BedplateError):
+class RefusedError(BedplateError):
     """`str` is the whole line; `exit_code` is what the program ends with."""
 
     def __init__(self, line: str, exit_code: int = NO) -> None:
@@ -56,7 +56,7 @@ class Status:
     help: tuple[str, ...] = ()
 
 
-def refused(doing: str, status: Status) -> Refused:
+def refused(doing: str, status: Status) -> RefusedError:
     """`doing` is "list machines"."""
     message = " ".join(status.message.split()) or status.code.lower().replace("_", " ")
     message = message.removeprefix(f"cannot {doing}: ")
@@ -65,5 +65,5 @@ def refused(doing: str, status: Status) -> Refused:
     # A server that says what to do has said it after a semicolon or in its details: its word goes before ours.
     cure = "; ".join(status.help) or ("" if ";" in cause else ADVICE.get(status.code, ""))
     if cause.startswith("cannot "):
-        return Refused("; ".join(filter(None, (cause, cure))), EXIT_CODES.get(status.code, NO))
-    return Refused(f"cannot {doing}: " + "; ".join(filter(None, (cause, cure))), EXIT_CODES.get(status.code, NO))
+        return RefusedError("; ".join(filter(None, (cause, cure))), EXIT_CODES.get(status.code, NO))
+    return RefusedError(f"cannot {doing}: " + "; ".join(filter(None, (cause, cure))), EXIT_CODES.get(status.code, NO))

@@ -3,11 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.json_format import ParseDict, ParseError
 
 from bedplate.v1.snapshot_pb2 import Inventory, Snapshot, Topology
-from provisioner.cli.refusals import USAGE, Refused
+from provisioner.cli.refusals import USAGE, RefusedError
 
 LARGEST_BYTES = 64 << 20
 GOLDEN = "golden/snapshot.json"
@@ -23,19 +24,19 @@ def read(source: str) -> Snapshot:
     try:
         document = json.loads(_text(source))
     except ValueError as error:  # of JSON, and of UTF-8
-        raise Refused(f"cannot read snapshot {source}: it is not JSON: {error}; {CURE}", USAGE) from error
+        raise RefusedError(f"cannot read snapshot {source}: it is not JSON: {error}; {CURE}", USAGE) from error
     if not isinstance(document, dict):
-        raise Refused(f"cannot read snapshot {source}: it is not an object; {CURE}", USAGE)
+        raise RefusedError(f"cannot read snapshot {source}: it is not an object; {CURE}", USAGE)
     try:
         snapshot = _parsed(document)
     except ParseError as error:
-        raise Refused(f"cannot read snapshot {source}: {error}; {CURE}", USAGE) from error
+        raise RefusedError(f"cannot read snapshot {source}: {error}; {CURE}", USAGE) from error
     if not snapshot.HasField("inventory"):
-        raise Refused(f"cannot read snapshot {source}: it holds no inventory; {CURE}", USAGE)
+        raise RefusedError(f"cannot read snapshot {source}: it holds no inventory; {CURE}", USAGE)
     return snapshot
 
 
-def _parsed(document: dict[str, object]) -> Snapshot:
+def _parsed(document: dict[str, Any]) -> Snapshot:
     """What a younger agent wrote besides is passed over."""
     if "parts" in document:
         return Snapshot(inventory=Inventory(topology=ParseDict(document, Topology(), ignore_unknown_fields=True)))
@@ -52,7 +53,7 @@ def _text(source: str) -> str:
         path = path / GOLDEN
         if not path.is_file():
             advice = f"nodeagent snapshot --root {source} -o json | bedplate topology -"
-            raise Refused(f"cannot read snapshot {source}: it holds no {GOLDEN}; try: {advice}", USAGE)
+            raise RefusedError(f"cannot read snapshot {source}: it holds no {GOLDEN}; try: {advice}", USAGE)
     try:
         if source == "-":
             content = sys.stdin.buffer.read(LARGEST_BYTES + 1)
@@ -60,7 +61,7 @@ def _text(source: str) -> str:
             with path.open("rb") as file:
                 content = file.read(LARGEST_BYTES + 1)
     except OSError as error:
-        raise Refused(f"cannot read snapshot {source}: {error.strerror}", USAGE) from error
+        raise RefusedError(f"cannot read snapshot {source}: {error.strerror}", USAGE) from error
     if len(content) > LARGEST_BYTES:
-        raise Refused(f"cannot read snapshot {source}: it is larger than {LARGEST_BYTES >> 20} MiB", USAGE)
+        raise RefusedError(f"cannot read snapshot {source}: it is larger than {LARGEST_BYTES >> 20} MiB", USAGE)
     return content.decode()

@@ -9,7 +9,7 @@ import click
 from provisioner.cli import contexts
 from provisioner.cli.contexts import Context, Contexts
 from provisioner.cli.frame import complete_context, examples, form_option, say, say_plain, tell
-from provisioner.cli.refusals import USAGE, Refused
+from provisioner.cli.refusals import USAGE, RefusedError
 from provisioner.cli.table import Cell, Column, table
 from provisioner.cli.terminal import terminal
 
@@ -37,7 +37,7 @@ def _load() -> Contexts:
 
 def _known(found: Contexts, name: str) -> Context:
     if not name and not found.current and found.known:
-        raise Refused("cannot show context: none is chosen; bedplate context use NAME", USAGE)
+        raise RefusedError("cannot show context: none is chosen; bedplate context use NAME", USAGE)
     return found.choose(name)
 
 
@@ -65,7 +65,9 @@ def add(name: str, address: str, credentials: Path, *, use: bool, replace: bool)
     found = _load()
     made = contexts.checked(name, address, {key: credentials / f"{key}.pem" for key in ("ca", "cert", "key")})
     if found.known.get(name, made) != made and not replace:
-        raise Refused(f"cannot add context {name}: there is another of that name; say --replace to replace it", USAGE)
+        raise RefusedError(
+            f"cannot add context {name}: there is another of that name; say --replace to replace it", USAGE
+        )
     found = found.adding(made, use=use)
     contexts.save(found)
     tell(f"context {name} is {address}" + (", and is the current one" if found.current == name else ""))
@@ -82,7 +84,7 @@ def list_(form: str) -> None:
     if not found.known:
         say([f"no context; make one: {contexts.HOW}"])
         return
-    rows = [
+    rows: list[list[Cell | str]] = [
         [Cell("*" if name == found.current else "", "green"), name, context.address, str(Path(context.cert).parent)]
         for name, context in sorted(found.known.items())
     ]

@@ -18,7 +18,7 @@ from provisioner.cli.commands.explain import command as explain
 from provisioner.cli.commands.topology import command as topology
 from provisioner.cli.connection import Provisioner, connected
 from provisioner.cli.frame import context_of, examples, form_option, say, say_data, tell
-from provisioner.cli.refusals import USAGE, Refused
+from provisioner.cli.refusals import USAGE, RefusedError
 from provisioner.cli.terminal import plain, terminal
 from provisioner.cli.views import machine as view
 from provisioner.cli.views import machines, words
@@ -128,7 +128,7 @@ def who(machine: Machine) -> str:
 def confirm(doing: str) -> None:
     """A script has to have said it; a person is asked."""
     if not sys.stdin.isatty():
-        raise Refused(f"cannot {doing}: nobody is here to be asked; say --yes if it is meant", USAGE)
+        raise RefusedError(f"cannot {doing}: nobody is here to be asked; say --yes if it is meant", USAGE)
     click.confirm("Go on?", abort=True, err=True)
 
 

@@ -1,4 +1,4 @@
-"""`bedplate machines`: the list, in pages of a thousand, printed when it is whole, for its columns are as wide as it."""
+"""`bedplate machines`: the list, in pages of a thousand, printed once it is whole: columns are as wide as it is."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ DOING = "list machines"
 @click.option("-p", "--phase", type=click.Choice(PHASE_NAMES), help="Only machines in this phase.")
 @form_option
 @click.pass_obj
-def command(context: str, terms: str, sort: str, phase: str | None, form: str, *, wide: bool) -> None:
+def command(context: str, terms: str, sort: str, phase: str | None, form: str, *, wide: bool) -> None:  # noqa: PLR0913 - one an option
     """List machines.
 
     A filter is made of terms: a field, an operator, a value. Fields: id, hostname, phase, product, serial, gpus, gpu,

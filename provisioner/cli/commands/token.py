@@ -28,7 +28,7 @@ def command() -> None:
     """Make, list and revoke join tokens."""
 
 
-class Ttl(click.ParamType):
+class Ttl(click.ParamType[int]):
     """'90m' -> 5400 seconds"""
 
     name = "duration"

@@ -9,7 +9,7 @@ from bedplate.v1.fleet_pb2 import GetMachineRequest, GetMachineTopologyRequest
 from bedplate.v1.snapshot_pb2 import Snapshot
 from provisioner.cli.connection import connected
 from provisioner.cli.frame import context_of, examples, form_option, say, say_data
-from provisioner.cli.refusals import Refused
+from provisioner.cli.refusals import RefusedError
 from provisioner.cli.snapshots import is_file, read
 from provisioner.cli.terminal import terminal
 from provisioner.cli.views import machines
@@ -34,7 +34,8 @@ def command(context: str, source: str, form: str) -> None:
     the folder of a captured machine; - is the standard input.
     """
     if is_file(source):
-        _say(source, read(source), form)
+        snapshot = read(source)
+        _say(snapshot.inventory.identity.hostname or source, snapshot, form)
         return
     doing = f"show the topology of {source}"
     with connected(doing, context_of(context)) as provisioner:
@@ -44,7 +45,7 @@ def command(context: str, source: str, form: str) -> None:
             return
         answer = provisioner.read(doing, provisioner.fleet.GetMachine, GetMachineRequest(machine=source))
     if not answer.HasField("snapshot"):
-        raise Refused(f"cannot {doing}: it has sent no snapshot yet; see `bedplate explain {source}`")
+        raise RefusedError(f"cannot {doing}: it has sent no snapshot yet; see `bedplate explain {source}`")
     _say(machines.line(answer.machine), answer.snapshot, form)
 
 
@@ -52,9 +53,4 @@ def _say(title: str, snapshot: Snapshot, form: str) -> None:
     if form != "table":
         say_data(form, snapshot.inventory.topology)
         return
-    name = snapshot.inventory.identity.hostname
-    say(
-        view.topology(
-            title if title != "-" else name or "this snapshot", snapshot.inventory, snapshot.vitals, terminal()
-        )
-    )
+    say(view.topology(title, snapshot.inventory, snapshot.vitals, terminal()))

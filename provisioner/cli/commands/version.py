@@ -7,7 +7,7 @@ import click
 from bedplate.v1.fleet_pb2 import GetStatusRequest
 from provisioner.cli.connection import connected
 from provisioner.cli.frame import context_of, examples, form_option, say, say_plain
-from provisioner.cli.refusals import Refused
+from provisioner.cli.refusals import RefusedError
 from provisioner.cli.terminal import plain
 
 TIMEOUT_S = 3.0
@@ -32,5 +32,5 @@ def _server(context: str) -> tuple[str, str]:
             return provisioner.read(
                 "ask its version", provisioner.fleet.GetStatus, GetStatusRequest(), TIMEOUT_S
             ).version, ""
-    except Refused as error:
+    except RefusedError as error:
         return "", str(error)

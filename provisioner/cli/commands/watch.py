@@ -36,7 +36,7 @@ LONGEST_WAIT_S = 15.0
     "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table", help="json: lines."
 )
 @click.pass_obj
-def command(context: str, terms: str, machine: str, revision: int, form: str, *, events: bool) -> None:
+def command(context: str, terms: str, machine: str, revision: int, form: str, *, events: bool) -> None:  # noqa: PLR0913 - one an option
     """Follow machines or events as they change, until Ctrl-C.
 
     Machines begin with all there are, events with the next one. When the provisioner goes away, the watch waits for it

@@ -48,10 +48,11 @@ def machines(found: Sequence[Machine], terminal: Terminal, now: float, *, wide: 
     elif terminal.width - left < ROOM_FOR_WHY:
         head, *lines = table(columns, rows, terminal)
         return [*_with(lines, [_why(machine, terminal.page_width, "    ") for machine in found], head), counts(found)]
-    rows = [[*row, machine.because] for row, machine in zip(rows, found, strict=True)]
-    head, *lines = table((*columns, WHY), rows, terminal)
     room = 1 << 20 if terminal.width is None else terminal.width
-    return [*_with(lines, [_why(machine, room, " " * left)[1:] for machine in found], head), counts(found)]
+    why = [_why(machine, room, " " * left) or [machine.because] for machine in found]
+    rows = [[*row, said[0].strip()] for row, said in zip(rows, why, strict=True)]
+    head, *lines = table((*columns, WHY), rows, terminal)
+    return [*_with(lines, [said[1:] for said in why], head), counts(found)]
 
 
 def counts(found: Sequence[Machine]) -> str:
@@ -94,7 +95,7 @@ def _row(machine: Machine, now: float, *, wide: bool) -> list[Cell | str]:
 
 
 def _why(machine: Machine, width: int, indent: str) -> list[str]:
-    """Of a machine that is not well, the whole sentence in lines; the first of them may stand in a cell already."""
+    """Of a machine that is not well, the whole sentence, in lines."""
     if machine.phase == Phase.PHASE_PRESENT or not machine.because:
         return []
     return wrapped(machine.because, width, first=indent)

@@ -3,6 +3,7 @@
 A machine without GPUs has another question: where does each of its NICs sit?
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from bedplate.v1.snapshot_pb2 import Inventory, Topology, Vitals
@@ -143,18 +144,24 @@ def _paint(cell: str, width: int, terminal: Terminal) -> str:
 
 
 def _heads(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Short heads and their key: mlx5_0 mlx5_1 -> 0 1, ['0-1: mlx5_0 ... mlx5_1'].
+    """Short heads and their key: mlx5_0 mlx5_4 mlx5_bond_0 -> 0 4 a, ['N is mlx5_N', 'a is mlx5_bond_0'].
 
-    Names of one pattern keep their numbers; any others are numbered anew, and the key says which is which.
+    The names of the commonest pattern keep their numbers, for a person knows the NICs by them; others get a letter.
     """
-    stems = {name.rstrip("0123456789") for name in names}
-    numbers = [name[len(name.rstrip("0123456789")) :] for name in names]
-    if len(stems) == 1 and all(numbers) and max(map(len, numbers)) <= SHORT:
-        return numbers, [f"N is {stems.pop()}N"]
     if max(map(len, names)) <= SHORT:
         return list(names), []
-    heads = [f"n{n}" for n in range(len(names))]
-    return heads, [f"{head} {name}" for head, name in zip(heads, names, strict=True)]
+    stems = [name.rstrip("0123456789") for name in names]
+    common = Counter(stems).most_common(1)[0][0]
+    letters = (chr(ord("a") + n % 26) * (n // 26 + 1) for n in range(len(names)))
+    heads, key = [], [f"N is {common}N"]
+    for name, stem in zip(names, stems, strict=True):
+        number = name[len(stem) :]
+        if stem == common and number and len(number) <= SHORT:
+            heads.append(number)
+        else:
+            heads.append(next(letters))
+            key.append(f"{heads[-1]} is {name}")
+    return heads, key if any(head.isdecimal() for head in heads) else key[1:]
 
 
 def _without_gpus(title: str, inventory: Inventory, found: Sequence[Nic], terminal: Terminal) -> list[str]:
