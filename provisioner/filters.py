@@ -17,7 +17,13 @@ from provisioner.errors import BedplateError
 from provisioner.world import Facts
 
 Value = str | int
-Key = tuple[Value, str]  # the value that is sorted by, and the id: no two machines have the same
+
+
+class Key(NamedTuple):
+    """What a list is sorted by. No two machines have the same."""
+
+    value: Value
+    id: str
 
 
 class Row(NamedTuple):
@@ -173,12 +179,12 @@ class Order:
     descending: bool = False
 
     def key(self, row: Row) -> Key:
-        return (FIELDS[self.field](row), row.facts.id)
+        return Key(FIELDS[self.field](row), row.facts.id)
 
     def page(self, rows: Sequence[Row], after: Key | None, size: int) -> tuple[list[Row], Key | None]:
         """At most that many rows behind that key, in order; and the key to go on from, None where nothing follows."""
         get = FIELDS[self.field]
-        keyed = [((get(row), row.facts.id), row) for row in rows]
+        keyed = [(Key(get(row), row.facts.id), row) for row in rows]
         if after is not None:
             keyed = [pair for pair in keyed if (pair[0] < after if self.descending else pair[0] > after)]
         keyed.sort(key=operator.itemgetter(0), reverse=self.descending)

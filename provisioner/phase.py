@@ -6,7 +6,7 @@ Rule 3: what the provisioner could not hear is not silence: a machine that was n
         has the same time again from when the provisioner is back.
 """
 
-from datetime import UTC, datetime
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from bedplate.v1.fleet_pb2 import Phase
 from provisioner.world import Facts, World
@@ -106,8 +106,8 @@ def span(seconds: float) -> str:
 
 def clock(at: float, now: float) -> str:
     """'09:12:03 UTC', with the date before it where that is not today's."""
-    moment, today = datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now, UTC).date()
-    return f"{moment:%H:%M:%S} UTC" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+    date, _, time = Timestamp(seconds=int(at)).ToJsonString().removesuffix("Z").partition("T")
+    return f"{time} UTC" if int(at) // DAY == int(now) // DAY else f"{date} {time} UTC"
 
 
 def ago(at: float, now: float) -> str:

@@ -1,0 +1,96 @@
+"""From facts to the messages that people and tools get. Pure; the phase is computed here, whenever somebody asks."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from bedplate.v1 import fleet_pb2
+from bedplate.v1.snapshot_pb2 import Inventory, Snapshot, Vitals
+from bedplate.v1.uplink_pb2 import Problems
+from provisioner.filters import Row
+from provisioner.phase import ACCEPTED, FORGOTTEN, PENDING, PRESENT, SILENT, phase, word_of
+from provisioner.service.ledger import Ledger
+from provisioner.store import Event, VitalsRow
+from provisioner.world import Facts, TokenFacts
+
+WORDS = {FORGOTTEN: "", PENDING: "pending", ACCEPTED: "accepted", PRESENT: "present", SILENT: "silent"}
+NANOS = 1_000_000_000
+
+
+def moment(seconds: float | None) -> Timestamp | None:
+    if seconds is None:
+        return None
+    whole, nanos = divmod(round(seconds * NANOS), NANOS)
+    return Timestamp(seconds=whole, nanos=nanos)
+
+
+def row(facts: Facts, ledger: Ledger, now: float) -> Row:
+    return Row(facts, WORDS[word_of(facts, ledger.world, now, ledger.settings.silent_after_s)])
+
+
+def rows(ledger: Ledger) -> list[Row]:
+    """Of all machines that are known."""
+    world, now, silent_after_s = ledger.world, ledger.now(), ledger.settings.silent_after_s
+    return [Row(facts, WORDS[word_of(facts, world, now, silent_after_s)]) for facts in world.known]
+
+
+def machine(facts: Facts, ledger: Ledger) -> fleet_pb2.Machine:
+    world, now = ledger.world, ledger.now()
+    word, because = phase(facts, world, now, ledger.settings.silent_after_s)
+    return fleet_pb2.Machine(
+        machine_id=facts.id,
+        incarnation=facts.incarnation,
+        hostname=facts.hostname,
+        phase=word,
+        because=because,
+        product=facts.product,
+        serial=facts.serial,
+        gpu_count=facts.gpu_count,
+        gpu_model=facts.gpu_model,
+        rdma_count=facts.rdma_count,
+        os=facts.os,
+        kernel=facts.kernel,
+        agent_version=facts.agent_version,
+        problem_count=facts.problem_count,
+        asked_at=moment(facts.asked_at),
+        accepted_at=moment(facts.accepted_at),
+        last_heard_at=moment(now if world.connected(facts) else facts.last_heard_at),
+        revision=facts.revision,
+        inventory_digest=facts.inventory_digest,
+        peer=facts.peer,
+    )
+
+
+def event(kept: Event) -> fleet_pb2.Event:
+    return fleet_pb2.Event(
+        revision=kept.revision,
+        at=moment(kept.at),
+        kind=kept.kind,
+        machine_id=kept.machine_id,
+        hostname=kept.hostname,
+        because=kept.because,
+        actor=kept.actor,
+    )
+
+
+def token(facts: TokenFacts) -> fleet_pb2.Token:
+    return fleet_pb2.Token(
+        token_id=facts.id,
+        created_at=moment(facts.created_at),
+        expires_at=moment(facts.expires_at),
+        uses_allowed=facts.uses_allowed,
+        uses=len(facts.used_by),
+        review=facts.review,
+        revoked_at=moment(facts.revoked_at),
+        created_by=facts.created_by,
+    )
+
+
+def snapshot(inventory: bytes | None, vitals: VitalsRow | None) -> Snapshot:
+    """The latest of each, put together: it was taken when its vitals came in."""
+    whole = Snapshot()
+    if inventory is not None:
+        whole.inventory.CopyFrom(Inventory.FromString(inventory))
+    if vitals is not None:
+        whole.taken_at.CopyFrom(moment(vitals.at) or Timestamp())
+        whole.vitals.CopyFrom(Vitals.FromString(vitals.vitals))
+        whole.problems.extend(Problems.FromString(vitals.problems).problems)
+    return whole

@@ -1,0 +1,112 @@
+"""Each write once: the same request id of the same caller gets the first answer again, for a day.
+
+Rule 1: effect and answer are one transaction: there is no moment at which one is there without the other.
+Rule 2: equal requests that come at once are one piece of work with several readers; nobody else waits for it.
+Rule 3: a caller that hangs up takes nothing back.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from provisioner.access import Caller
+from provisioner.service.ledger import Ledger
+from provisioner.service.refusals import invalid, other_request
+from provisioner.world import Answered, Change
+
+R = TypeVar("R", bound=Message)
+LONGEST = 64
+Subject = Callable[[], str]  # what the write is about: one write at a time for each
+Effect = Callable[[str], tuple[R, Sequence[Change]]]  # of the subject: the answer, and what makes it true
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One write, as it was asked for."""
+
+    who: Caller
+    method: str
+    request_id: str
+    sha256: bytes
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.who.name, self.request_id)
+
+
+def ask(who: Caller, method: str, request_id: str, request: Message) -> Ask:
+    """RefusedError where the request id is missing or too long."""
+    if not 0 < len(request_id) <= LONGEST:
+        said = f"it has {len(request_id)} characters" if request_id else "it is missing"
+        line = f"cannot {method}: request_id: {said}; choose one of 1 to {LONGEST} characters, once per intent"
+        raise invalid("request_id", line, "REQUEST_ID")
+    return Ask(who, method, request_id, hashlib.sha256(request.SerializeToString(deterministic=True)).digest())
+
+
+@dataclass(slots=True)
+class Turns:
+    """One at a time for each key. A key that nobody holds takes no room."""
+
+    _locks: dict[str, tuple[asyncio.Lock, int]] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def of(self, key: str) -> AsyncIterator[None]:
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = (lock, users - 1)
+
+
+@dataclass(slots=True)
+class _Work:
+    ask: Ask
+    task: "asyncio.Task[bytes]"
+
+
+@dataclass(slots=True)
+class Once:
+    ledger: Ledger
+    _under_way: dict[tuple[str, str], _Work] = field(default_factory=dict)
+    _turns: Turns = field(default_factory=Turns)
+
+    async def answer(self, asked: Ask, kind: type[R], subject: Subject, effect: Effect[R]) -> R:
+        """The effect reads the world when it is its subject's turn, and comes to be at most once."""
+        work = self._under_way.get(asked.key)
+        if work is None:
+            task = asyncio.create_task(
+                self._answered(asked, subject, effect), name=f"{asked.method} {asked.request_id}"
+            )
+            work = self._under_way[asked.key] = _Work(asked, task)
+            task.add_done_callback(lambda done: self._done(asked, done))
+        elif (work.ask.method, work.ask.sha256) != (asked.method, asked.sha256):
+            raise other_request(asked.request_id, work.ask.method)
+        return kind.FromString(await asyncio.shield(work.task))
+
+    def _done(self, asked: Ask, task: "asyncio.Task[bytes]") -> None:
+        del self._under_way[asked.key]
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone
+
+    async def _answered(self, asked: Ask, subject: Subject, effect: Effect[R]) -> bytes:
+        before = await self.ledger.read(self.ledger.store.answered, *asked.key)
+        if before is not None:
+            if (before.method, before.request_sha256) != (asked.method, asked.sha256):
+                raise other_request(asked.request_id, before.method)
+            return before.response
+        about = subject()
+        async with self._turns.of(about):
+            message, changes = effect(about)
+            response = message.SerializeToString(deterministic=True)
+            kept = Answered(asked.who.name, asked.request_id, asked.method, asked.sha256, response, self.ledger.now())
+            await self.ledger.write([*changes, kept])
+        return response

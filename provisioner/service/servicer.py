@@ -1,0 +1,166 @@
+"""The servicer: one method a line of the proto, each a translation. The guard in `access` stands before all of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from bedplate.v1 import fleet_pb2 as pb
+from bedplate.v1.fleet_pb2_grpc import FleetServicer as Servicer
+from bedplate.v1.snapshot_pb2 import Inventory
+from bedplate.v1.uplink_pb2 import Problems
+from provisioner.access import caller
+from provisioner.explain import explain, problem_lines
+from provisioner.service import lists, messages, watching, writes
+from provisioner.service.finding import find
+from provisioner.service.ledger import Ledger
+from provisioner.service.once import Once, ask
+from provisioner.service.refusals import precondition, refusing
+from provisioner.world import Facts
+
+CUT_OFF_S = 2.0
+CutOff = Callable[[str, str], Awaitable[None]]  # machine id, sentence: its stream ends now
+
+
+async def _nothing_to_cut(_: str, __: str) -> None:
+    """Where no streams are served."""
+
+
+class FleetServicer(Servicer):
+    """bedplate.v1.Fleet. Raises RefusedError, which the guard makes into the call's status."""
+
+    def __init__(self, ledger: Ledger, cut_off: CutOff = _nothing_to_cut, clashes: writes.Clash = writes.clash) -> None:
+        self._ledger = ledger
+        self._cut_off = cut_off
+        self._clashes = clashes
+        self._once = Once(ledger)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def ListMachines(self, request: pb.ListMachinesRequest, _: Any) -> pb.ListMachinesResponse:
+        with refusing():
+            return await self._ledger.read(lists.machines, self._ledger, request)
+
+    async def GetMachine(self, request: pb.GetMachineRequest, _: Any) -> pb.GetMachineResponse:
+        with refusing():
+            facts, store = find(self._ledger.world, request.machine), self._ledger.store
+            inventory = await self._inventory(facts)
+            vitals = await self._ledger.read(store.vitals, facts.id)
+            return pb.GetMachineResponse(
+                machine=messages.machine(facts, self._ledger), snapshot=messages.snapshot(inventory, vitals)
+            )
+
+    async def GetMachineTopology(self, request: pb.GetMachineTopologyRequest, _: Any) -> pb.GetMachineTopologyResponse:
+        with refusing():
+            facts = find(self._ledger.world, request.machine)
+            inventory = await self._inventory(facts)
+            if inventory is None:
+                line = f"cannot show the topology of {facts.id}: its inventory has not come yet"
+                raise precondition("NO_INVENTORY", facts.id, line)
+            topology = Inventory.FromString(inventory).topology
+            return pb.GetMachineTopologyResponse(machine=messages.machine(facts, self._ledger), topology=topology)
+
+    async def ExplainMachine(self, request: pb.ExplainMachineRequest, _: Any) -> pb.ExplainMachineResponse:
+        with refusing():
+            ledger = self._ledger
+            facts = find(ledger.world, request.machine)
+            vitals = await ledger.read(ledger.store.vitals, facts.id)
+            problems = problem_lines(Problems.FromString(vitals.problems)) if vitals else []
+            told = explain(facts, ledger.world, ledger.now(), ledger.settings.silent_after_s, problems=problems)
+            return pb.ExplainMachineResponse(
+                machine=messages.machine(facts, ledger),
+                because=told.because,
+                evidence=told.evidence,
+                advice=told.advice,
+            )
+
+    async def ListEvents(self, request: pb.ListEventsRequest, _: Any) -> pb.ListEventsResponse:
+        with refusing():
+            return await self._ledger.read(lists.events, self._ledger, request)
+
+    async def ListTokens(self, request: pb.ListTokensRequest, _: Any) -> pb.ListTokensResponse:
+        with refusing():
+            return lists.tokens(self._ledger, request)
+
+    async def GetStatus(self, _: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        world, who = self._ledger.world, caller(context)
+        return pb.GetStatusResponse(
+            version=self._ledger.settings.version,
+            epoch=world.epoch,
+            caller=who.name,
+            role=who.role,
+            machines=len(world.known),
+            revision=world.revision,
+            started_at=messages.moment(world.started_at),
+        )
+
+    async def _inventory(self, facts: Facts) -> bytes | None:
+        if not facts.inventory_digest:
+            return None
+        return await self._ledger.read(self._ledger.store.inventory, facts.inventory_digest)
+
+    # -- watching --------------------------------------------------------------------------------------------------
+
+    async def WatchMachines(self, request: pb.WatchMachinesRequest, _: Any) -> AsyncIterator[pb.WatchMachinesResponse]:
+        with refusing():
+            async for response in watching.machines(self._ledger, request):
+                yield response
+
+    async def WatchEvents(self, request: pb.WatchEventsRequest, _: Any) -> AsyncIterator[pb.WatchEventsResponse]:
+        with refusing():
+            async for response in watching.events(self._ledger, request):
+                yield response
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    async def AcceptMachine(self, request: pb.AcceptMachineRequest, context: Any) -> pb.AcceptMachineResponse:
+        who, ledger = caller(context), self._ledger
+        with refusing():
+            return await self._once.answer(
+                ask(who, "AcceptMachine", request.request_id, request),
+                pb.AcceptMachineResponse,
+                lambda: find(ledger.world, request.machine).id,
+                lambda name: writes.accept(ledger, who, find(ledger.world, name), self._clashes),
+            )
+
+    async def ForgetMachine(self, request: pb.ForgetMachineRequest, context: Any) -> pb.ForgetMachineResponse:
+        who, ledger = caller(context), self._ledger
+        with refusing():
+            response = await self._once.answer(
+                ask(who, "ForgetMachine", request.request_id, request),
+                pb.ForgetMachineResponse,
+                lambda: find(ledger.world, request.machine).id,
+                lambda name: writes.forget(ledger, who, find(ledger.world, name)),
+            )
+        await self._cut(response.machine.machine_id)
+        return response
+
+    async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
+        who = caller(context)
+        with refusing():
+            return await self._once.answer(
+                ask(who, "CreateToken", request.request_id, request),
+                pb.CreateTokenResponse,
+                lambda: request.request_id,
+                lambda _: writes.create_token(self._ledger, who, request),
+            )
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
+        who = caller(context)
+        with refusing():
+            return await self._once.answer(
+                ask(who, "RevokeToken", request.request_id, request),
+                pb.RevokeTokenResponse,
+                lambda: request.token_id,
+                lambda name: writes.revoke_token(self._ledger, who, name),
+            )
+
+    async def _cut(self, machine_id: str) -> None:
+        """A peer that does not read must not hold up the answer; the guard refuses it from now on anyway."""
+        facts = self._ledger.world.machines[machine_id]
+        if facts.forgotten_at is None:
+            return  # it is back in a younger life: an answer from long ago was asked for again
+        try:
+            async with asyncio.timeout(CUT_OFF_S):
+                await self._cut_off(machine_id, "this machine was forgotten; enrol it again with a new join token")
+        except TimeoutError:
+            return
