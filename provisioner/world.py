@@ -10,6 +10,48 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from provisioner.changes import (
+    Accepted,
+    Answered,
+    Asked,
+    Certified,
+    Change,
+    Forgotten,
+    InventoryKept,
+    MachineChange,
+    Met,
+    Noted,
+    Parted,
+    SilenceNoted,
+    TokenMade,
+    TokenRevoked,
+    TokenUsed,
+    VitalsKept,
+)
+
+__all__ = [
+    "Accepted",
+    "Answered",
+    "Asked",
+    "Certified",
+    "Change",
+    "Facts",
+    "Forgotten",
+    "InventoryKept",
+    "MachineChange",
+    "Met",
+    "Noted",
+    "Parted",
+    "SilenceNoted",
+    "TokenFacts",
+    "TokenMade",
+    "TokenRevoked",
+    "TokenUsed",
+    "VitalsKept",
+    "World",
+    "machine_after",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -49,179 +91,6 @@ class Facts:
     clock_skew_s: float | None = None
     silent_noted: bool = False  # the event that it fell silent was written, and none since that it came back
     revision: int = 0  # of the last change that a person would see in a list
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A machine asked to enrol: for the first time, or again after it was forgotten (a higher incarnation)."""
-
-    machine_id: str
-    incarnation: int
-    key_sha256: bytes
-    evidence: bytes  # bedplate.v1.Evidence
-    hostname: str
-    product: str
-    serial: str
-    token_id: str
-    waits_because: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    machine_id: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Certified:
-    """A certificate was issued, for this key."""
-
-    machine_id: str
-    key_sha256: bytes
-    serial_number: str
-    not_after: float
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    machine_id: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Met:
-    """A stream was opened."""
-
-    machine_id: str
-    session: str
-    epoch: int
-    run_id: bytes
-    agent_version: str
-    boot_id: str
-    peer: str
-    clock_skew_s: float
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Parted:
-    """A stream ended. It concerns only the stream of that name: a younger one may be open already."""
-
-    machine_id: str
-    session: str
-    because: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class InventoryKept:
-    """The machine's inventory is now the one of this digest; `body` is None where the store already has it."""
-
-    machine_id: str
-    digest: bytes
-    body: bytes | None  # bedplate.v1.Inventory
-    hostname: str
-    product: str
-    serial: str
-    gpu_count: int
-    gpu_model: str
-    rdma_count: int
-    os: str
-    kernel: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class VitalsKept:
-    """All vitals and problems of the machine as they stand after this delta of this run."""
-
-    machine_id: str
-    run_id: bytes
-    sequence: int
-    vitals: bytes  # bedplate.v1.Vitals
-    problems: bytes  # bedplate.v1.Problems
-    problem_count: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class SilenceNoted:
-    """The event that the machine fell silent (or came back) is being written in the same batch."""
-
-    machine_id: str
-    silent: bool
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """An event for people and automation; it gets its revision when it is stored."""
-
-    kind: str
-    machine_id: str
-    hostname: str
-    because: str
-    actor: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokenMade:
-    token_id: str
-    secret_sha256: bytes
-    created_at: float
-    expires_at: float
-    uses_allowed: int  # 0: any number
-    review: bool
-    created_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRevoked:
-    token_id: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokenUsed:
-    """A machine's key came in by the token. The same key counts once, however often it asks."""
-
-    token_id: str
-    key_sha256: bytes
-    machine_id: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A write was answered: the same request id of the same caller gets the same bytes again."""
-
-    caller: str
-    request_id: str
-    method: str
-    request_sha256: bytes
-    response: bytes
-    at: float
-
-
-Change = (
-    Asked
-    | Accepted
-    | Certified
-    | Forgotten
-    | Met
-    | Parted
-    | InventoryKept
-    | VitalsKept
-    | SilenceNoted
-    | Noted
-    | TokenMade
-    | TokenRevoked
-    | TokenUsed
-    | Answered
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +142,6 @@ class World:
 
     def connected(self, facts: Facts) -> bool:
         return facts.session != "" and facts.session_epoch == self.epoch
-
-
-MachineChange = Asked | Accepted | Certified | Forgotten | Met | Parted | InventoryKept | VitalsKept | SilenceNoted
 
 
 def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> Facts:  # noqa: C901, PLR0911 - one arm a change
