@@ -99,16 +99,22 @@ class Gate:
             raise BedplateError(f"cannot listen on {self.path}: {error.strerror}") from error
         self._server = await asyncio.start_unix_server(self._called, sock=door, limit=PIECE_BYTES)
 
-    async def close(self) -> None:
+    def shut(self) -> None:
+        """Nobody comes any more; who is inside may stay."""
         if self._server:
             self._server.close()
+        with suppress(OSError):
+            if self.path.stat().st_ino == self._inode:  # and not another agent's meanwhile
+                self.path.unlink()
+
+    async def close(self) -> None:
+        """Nobody is left, and nothing on the disk: once gRPC has gone."""
+        self.shut()
         for call in (calls := list(self._calls)):
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         with suppress(OSError):
-            if self.path.stat().st_ino == self._inode:  # and not another agent's meanwhile
-                self.path.unlink()
-        with suppress(OSError):
+            self.inner.unlink(missing_ok=True)
             self._folder.rmdir()
 
     def _place(self, door: socket.socket) -> None:
@@ -127,8 +133,8 @@ class Gate:
             caller = caller_of(writer.get_extra_info("socket"))
             if self._lets_in(caller):
                 await self._join(reader, writer)
-        except OSError:
-            pass  # it went away, or gRPC did
+        except (OSError, asyncio.CancelledError):
+            pass  # it went away, or gRPC did, or the gate closes: nobody awaits this task
         finally:
             writer.close()
 
