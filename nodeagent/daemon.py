@@ -22,6 +22,7 @@ from nodeagent.changes import EVERYTHING as ALL_CHANGED
 from nodeagent.changes import Changes
 from nodeagent.config import Config
 from nodeagent.enrolment import Newcomer
+from nodeagent.errors import ConfigError
 from nodeagent.host import Host, live, replayed
 from nodeagent.lock import alone
 from nodeagent.metrics import serve as serve_metrics
@@ -133,7 +134,7 @@ class Daemon:
         notify("RELOADING=1")
         try:
             config = configuration.load(self._path)
-        except configuration.ConfigError as error:
+        except ConfigError as error:
             LOG.error("%s; the old configuration stays", error)
         else:
             if kept := configuration.fixed(self.config, config):

@@ -20,6 +20,7 @@ from bedplate.v1.snapshot_pb2 import Snapshot
 from bedplate.v1.uplink_pb2 import SessionRequest, SessionResponse
 from bedplate.v1.uplink_pb2_grpc import UplinkStub
 from nodeagent.meeting import Met, trouble
+from nodeagent.refusal import retry_after
 from nodeagent.session import PeerError, Session, State
 
 LOG = logging.getLogger("nodeagent")
@@ -67,7 +68,7 @@ class Uplink:
     clock: Callable[[], float] = time.monotonic
     said: Callable[[str], None] = LOG.info
     address: str = ""
-    refused: Callable[[str], None] = lambda because: None  # noqa: E731 - why this certificate is taken no more, or ""
+    refused: Callable[[str], None] = LOG.debug  # told why this machine's certificate is taken no more, or ""
     _call: Call | None = None
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -193,16 +194,3 @@ async def ended(call: Call) -> str:
 def cause(error: grpc.aio.AioRpcError) -> str:
     """The last of gRPC's many words: 'failed to connect …; last error: Socket closed' -> 'Socket closed'"""
     return (error.details() or error.code().name).split("last error: ")[-1][:300]
-
-
-def retry_after(error: grpc.aio.AioRpcError) -> float | None:
-    """The seconds of google.rpc.RetryInfo among the error's details, or None."""
-    from google.rpc import error_details_pb2  # noqa: PLC0415 - needed only when something is refused
-    from grpc_status import rpc_status  # noqa: PLC0415
-
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    for detail in status.details if status else ():
-        info = error_details_pb2.RetryInfo()
-        if detail.Unpack(info):
-            return info.retry_delay.ToMicroseconds() / 1e6
-    return None

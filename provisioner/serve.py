@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import grpc
+from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -93,8 +94,8 @@ async def _listen(
     add_FleetServicer_to_server(FleetServicer(fleet, uplink.cut_off), main)
     door = grpc.aio.server(interceptors=[Guard(lambda: fleet.world)], options=_options(config))
     add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, authority), door)
-    _describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
-    _describe(door, enrolment_pb2.DESCRIPTOR)
+    await _describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
+    await _describe(door, enrolment_pb2.DESCRIPTOR)
     for server, address, credential, key_name in (
         (main, config.listen, mutual, "listen"),
         (door, config.enrol_listen, open_door, "enrol_listen"),
@@ -114,12 +115,12 @@ def _bind(server: grpc.aio.Server, address: str, credential: grpc.ServerCredenti
         raise BedplateError(f"cannot listen on {address}: the port is taken or not ours to have; choose another {key}")
 
 
-def _describe(server: grpc.aio.Server, *files: object) -> None:
+async def _describe(server: grpc.aio.Server, *files: FileDescriptor) -> None:
     """Health and reflection, so that grpcurl and load balancers find their way."""
-    names = [service.full_name for file in files for service in file.services_by_name.values()]  # type: ignore[attr-defined]
+    names = [service.full_name for file in files for service in file.services_by_name.values()]
     checks = health.aio.HealthServicer()
     for name in ("", *names):
-        checks._server_status[name] = health_pb2.HealthCheckResponse.SERVING  # noqa: SLF001
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -28,7 +28,7 @@ LOG = logging.getLogger("provisioner")
 UNDER_WAY = 64  # batches of one stream that wait for the store before it is read no further
 RETRY_S = 10.0  # after an error of ours
 Context = grpc.aio.ServicerContext[SessionRequest, SessionResponse]
-Renewer = Callable[[Caller, bytes], "asyncio.Future[Credentials]"]
+Renewer = Callable[[Caller, bytes], Awaitable[Credentials]]
 
 
 @dataclass(slots=True)
