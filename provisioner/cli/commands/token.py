@@ -18,7 +18,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @click.group(
     epilog=examples(
-        "bedplate token create > join-token",
+        "(umask 077; bedplate token create > join-token)",
         "bedplate token create --uses 16 --ttl 2d --review",
         "bedplate token list",
         "bedplate token revoke t-6hq2",
@@ -42,7 +42,7 @@ class Ttl(click.ParamType[int]):
 
 @command.command(
     epilog=examples(
-        "bedplate token create > join-token",
+        "(umask 077; bedplate token create > join-token)",
         "bedplate token create --uses 16 --ttl 2d --review",
     )
 )
