@@ -266,11 +266,11 @@ async def _refused(what: str, met: Met, error: grpc.aio.AioRpcError) -> Enrolmen
 
 
 def _again_in_s(error: grpc.aio.AioRpcError) -> float:
-    from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # noqa: PLC0415 - only when refused
-    from grpc_status import rpc_status  # type: ignore[import-untyped]  # noqa: PLC0415
+    from google.rpc import error_details_pb2  # noqa: PLC0415 - only when refused
+    from grpc_status import rpc_status  # noqa: PLC0415
 
     info = error_details_pb2.RetryInfo()
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
     for detail in status.details if status else ():
         if detail.Unpack(info):
             return float(info.retry_delay.ToMicroseconds() / 1e6)

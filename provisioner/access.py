@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from provisioner.errors import BedplateError
 from provisioner.pki import MachineIdentity, PersonIdentity, identity

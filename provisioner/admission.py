@@ -161,12 +161,18 @@ def _macs(values: Iterable[str]) -> frozenset[str]:
 
 def _collision(shown: Kinds, world: World) -> tuple[Facts, str] | None:
     """The first machine that is known and shares an identifier, and which: 'serial number j1234'."""
-    if not shown:
-        return None
+    mine = frozenset().union(*shown.values())
     for facts in world.machines.values():
-        if facts.forgotten_at is None and (what := _shared(shown, kinds(facts.evidence))):
+        if mine.isdisjoint(_marks(facts.evidence)) or facts.forgotten_at is not None:  # cheap: thousands are looked at
+            continue
+        if what := _shared(shown, kinds(facts.evidence)):
             return facts, what
     return None
+
+
+@lru_cache(maxsize=1 << 15)
+def _marks(evidence: bytes) -> frozenset[str]:
+    return frozenset().union(*kinds(evidence).values())
 
 
 def _shared(shown: Kinds, theirs: Kinds) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2
 
 from bedplate.v1.enrolment_pb2 import Credentials, EnrolRequest, EnrolResponse, Pending
 from bedplate.v1.enrolment_pb2_grpc import EnrolmentServicer as Servicer

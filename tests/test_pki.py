@@ -67,6 +67,7 @@ def test_a_csr_that_is_not_signed_with_its_own_key_gets_nothing():
         (csr(rsa.generate_private_key(65537, 2048)), "not P-256 or P-384"),
         (csr(ec.generate_private_key(ec.SECP521R1())), "not P-256 or P-384"),
     ],
+    ids=["empty", "too large", "something else", "Ed25519", "RSA", "P-521"],
 )
 def test_a_csr_that_is_none_or_of_another_kind_of_key_gets_nothing(der, line):
     with pytest.raises(CsrError, match=line):

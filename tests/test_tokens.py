@@ -32,7 +32,11 @@ def test_it_is_one_word_that_a_shell_takes_as_it_is():
 
 
 @pytest.mark.parametrize("decode", [tokens.decode, meeting.decode])
-@pytest.mark.parametrize("text", ["", "hunter2", TEXT.removeprefix("bedplate1."), "bedplate2." + TEXT[10:]])
+@pytest.mark.parametrize(
+    "text",
+    ["", "hunter2", TEXT.removeprefix("bedplate1."), "bedplate2." + TEXT[10:]],
+    ids=["nothing", "a password", "no prefix", "another prefix"],
+)
 def test_what_is_no_token_is_said_to_be_none(decode, text):
     with pytest.raises((BedplateError, AgentError), match=r"does not begin with 'bedplate1\.'; make another"):
         decode(text)
@@ -42,6 +46,7 @@ def test_what_is_no_token_is_said_to_be_none(decode, text):
 @pytest.mark.parametrize(
     "text",
     [TEXT[:-1], TEXT[:-5], TEXT[:10], TEXT[:11], TEXT[:30] + " " + TEXT[30:], TEXT + "é", "bedplate1." + "A" * 9999],
+    ids=["one less", "five less", "the prefix", "one letter", "a blank", "a letter of another kind", "far too long"],
 )
 def test_a_token_that_was_cut_short_or_changed_says_so_and_is_not_shown(decode, text):
     with pytest.raises((BedplateError, AgentError), match="copy all of it again") as caught:
@@ -92,6 +97,7 @@ def test_two_tokens_are_never_alike():
         (replace(FACTS, used_by=frozenset({b"a"}), uses_allowed=0), MINTED.secret, b"k", NOW, None),
         (replace(FACTS, revoked_at=NOW), b"wrong", b"k", NOW + 3600, "TOKEN_UNKNOWN"),
     ],
+    ids=range(11),
 )
 def test_whom_a_token_lets_in(facts, secret, key, now, reason):
     flaw = tokens.flaw(facts, secret, key, now)
