@@ -6,6 +6,7 @@ Rule 2: a store that is younger than this program is not touched.
 Rule 3: SQLite in WAL mode with synchronous FULL: what was committed survives a power cut; 0600 from the first byte.
 """
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -18,6 +19,11 @@ from provisioner.store.errors import StoreError, told
 from provisioner.store.schema import HEAD
 
 SETTINGS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000")
+ADVICE = {
+    errno.ENOENT: "make its folder first: provisioner init",
+    errno.EACCES: "make it and its folder readable and writable for this user",
+    errno.EROFS: "its disk is mounted read-only",
+}
 READERS = 8
 BUSY_S = 5.0
 
@@ -39,14 +45,23 @@ def engines(path: Path) -> tuple[Engine, Engine]:
         if not path.exists():
             _make(path)
         _look(path)
-        writing, reading = _engine(path, writes=True), _engine(path, writes=False)
-        with writing.begin() as connection:
-            _migrate(connection, path)
+        writing = _engine(path, writes=True)
+        _bring_up_to_date(writing, path)
     except OSError as error:
-        raise StoreError(f"cannot open store {path}: {error.strerror}; name a file in a folder of its own") from error
+        advice = ADVICE.get(error.errno or 0, "name a file in a folder of its own")
+        raise StoreError(f"cannot open store {path}: {error.strerror}; {advice}") from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise told("open", str(path), error) from error
-    return writing, reading
+    return writing, _engine(path, writes=False)
+
+
+def _bring_up_to_date(engine: Engine, path: Path) -> None:
+    try:
+        with engine.begin() as connection:
+            _migrate(connection, path)
+    except Exception:
+        engine.dispose()
+        raise
 
 
 def _look(path: Path) -> None:
@@ -65,8 +80,7 @@ def _make(path: Path) -> None:
     unborn.unlink(missing_ok=True)
     os.close(os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     engine = _engine(unborn, writes=True)
-    with engine.begin() as connection:
-        _migrate(connection, unborn)
+    _bring_up_to_date(engine, unborn)
     engine.dispose()
     unborn.rename(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

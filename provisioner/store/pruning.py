@@ -20,7 +20,7 @@ def prune(connection: Connection, now: float, policy: Policy) -> Pruned:
 
 
 def _inventories(connection: Connection, oldest: float, most: int) -> int:
-    newest_first = (seen.c.last_seen_at.desc(), seen.c.digest)
+    newest_first = (seen.c.last_seen_at.desc(), seen.c.first_seen_at.desc(), seen.c.digest)
     rank = func.row_number().over(partition_by=seen.c.machine_id, order_by=newest_first)
     ranked = select(seen.c.machine_id, seen.c.digest, seen.c.last_seen_at, rank.label("rank")).subquery()
     stale = (

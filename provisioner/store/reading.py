@@ -62,10 +62,12 @@ def evidence(connection: Connection, machine_id: str) -> bytes | None:
 
 
 def history(connection: Connection, machine_id: str) -> list[Seen]:
-    """Newest first."""
+    """The one that it has now first, then the newest."""
+    current = select(machines.c.inventory_digest).where(machines.c.id == machine_id).scalar_subquery()
+    newest = ((seen.c.digest == current).desc(), seen.c.last_seen_at.desc(), seen.c.first_seen_at.desc())
     columns = (seen.c.digest, seen.c.first_seen_at, seen.c.last_seen_at)
-    statement = select(*columns).where(seen.c.machine_id == machine_id)
-    return [Seen(*row) for row in connection.execute(statement.order_by(seen.c.last_seen_at.desc(), seen.c.digest))]
+    statement = select(*columns).where(seen.c.machine_id == machine_id).order_by(*newest)
+    return [Seen(*row) for row in connection.execute(statement)]
 
 
 def events_of(  # noqa: PLR0913 - a query, by name

@@ -56,6 +56,8 @@ class Store:
         try:
             return cls(path, writing, reading_)
         except StoreError as error:
+            reading_.dispose()
+            writing.dispose()
             raise StoreError(str(error).replace("cannot read", "cannot open", 1)) from error
 
     def close(self) -> None:
@@ -148,7 +150,7 @@ class Store:
         return self._read(reading.evidence, machine_id)
 
     def history(self, machine_id: str) -> list[Seen]:
-        """The inventories that the machine had and that are kept, newest first."""
+        """The inventories that are kept of the machine: the one that it has now first, then the newest."""
         return self._read(reading.history, machine_id)
 
     def events(  # noqa: PLR0913 - a query, by name
