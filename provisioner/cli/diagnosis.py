@@ -89,7 +89,8 @@ def _handshake(plain: socket.socket, host: str, secure: ssl.SSLContext, context:
     try:
         with secure.wrap_socket(plain, server_hostname=host) as tls:
             tls.settimeout(TIMEOUT_S)
-            tls.recv(1)  # an HTTP/2 server speaks first: its settings
+            if not tls.recv(1):  # an HTTP/2 server speaks first; one that hangs up did not like whom it met
+                return f"{context.address} refuses the certificate {context.cert}; get new credentials from it"
     except ssl.SSLCertVerificationError as error:
         return _verification(error, context)
     except TimeoutError:

@@ -7,11 +7,12 @@ from provisioner.cli.frame import examples, say
 
 
 @click.command(
+    "completion",
     epilog=examples(
         "bedplate completion bash > ~/.local/share/bash-completion/completions/bedplate",
         "bedplate completion zsh > ~/.zfunc/_bedplate",
         "bedplate completion fish > ~/.config/fish/completions/bedplate.fish",
-    )
+    ),
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context

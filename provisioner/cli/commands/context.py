@@ -17,11 +17,12 @@ COLUMNS = (Column(""), Column("NAME"), Column("ADDRESS"), Column("CREDENTIALS", 
 
 
 @click.group(
+    "context",
     epilog=examples(
-        "bedplate context add lab --address 127.0.0.1:7443 --credentials /var/lib/bedplate/admin --use",
+        "bedplate context add lab --address 127.0.0.1:7443 --credentials ./admin --use",
         "bedplate context list",
         "bedplate --context lab machines",
-    )
+    ),
 )
 def command() -> None:
     """Choose which provisioner to talk to.
@@ -44,7 +45,7 @@ def _known(found: Contexts, name: str) -> Context:
 @command.command(
     "add",
     epilog=examples(
-        "bedplate context add lab --address 127.0.0.1:7443 --credentials /var/lib/bedplate/admin --use",
+        "bedplate context add lab --address 127.0.0.1:7443 --credentials ./admin --use",
         "bedplate context add lab --address lab.example:7443 --credentials ./alice --replace",
     ),
 )

@@ -12,11 +12,12 @@ DOING = "list events"
 
 
 @click.command(
+    "events",
     epilog=examples(
         "bedplate events",
         "bedplate events --machine gpu-07 --kind machine. --limit 200",
         "bedplate events -o json | jq -r '.[] | [.at, .kind, .because] | @tsv'",
-    )
+    ),
 )
 @click.option("-m", "--machine", default="", metavar="MACHINE", help="Only those of this machine.")
 @click.option("-k", "--kind", default="", metavar="PREFIX", help="Only kinds that begin so: 'machine.'.")

@@ -25,12 +25,13 @@ from provisioner.cli.views import machines, words
 
 
 @click.group(
+    "machine",
     epilog=examples(
         "bedplate machine show gpu-07",
         "bedplate machine explain m-4kq7zt2x",
         "bedplate machine accept m-4kq7",
         "bedplate machine forget gpu-07 --yes",
-    )
+    ),
 )
 def command() -> None:
     """Look at one machine, accept it, forget it.

@@ -16,12 +16,13 @@ DOING = "list machines"
 
 
 @click.command(
+    "machines",
     epilog=examples(
         "bedplate machines",
         "bedplate machines --phase silent",
         "bedplate machines --filter 'gpus>=8 hostname~rack7' --sort 'gpus desc' --wide",
         "bedplate machines -o json | jq -r '.[].hostname'",
-    )
+    ),
 )
 @click.option("-f", "--filter", "terms", default="", metavar="TERMS", help="Terms that all hold: 'gpus>=8 os~ubuntu'.")
 @click.option("-s", "--sort", default="", metavar="FIELD", help="A filter's field; 'FIELD desc' or -FIELD turns it.")

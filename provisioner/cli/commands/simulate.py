@@ -21,6 +21,7 @@ TOKEN = "--join-token-file"  # noqa: S105 - the name of the option
 
 
 @click.command(
+    "simulate",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog=examples(
         "bedplate simulate --machines 8 --seed 1",

@@ -11,7 +11,7 @@ from provisioner.cli.terminal import plain
 from provisioner.cli.views import words
 
 
-@click.command(epilog=examples("bedplate status", "bedplate --context lab status -o json"))
+@click.command("status", epilog=examples("bedplate status", "bedplate --context lab status -o json"))
 @form_option
 @click.pass_obj
 def command(context: str, form: str) -> None:

@@ -17,12 +17,13 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.group(
+    "token",
     epilog=examples(
         "(umask 077; bedplate token create > join-token)",
         "bedplate token create --uses 16 --ttl 2d --review",
         "bedplate token list",
         "bedplate token revoke t-6hq2",
-    )
+    ),
 )
 def command() -> None:
     """Make, list and revoke join tokens."""

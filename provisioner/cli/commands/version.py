@@ -13,7 +13,7 @@ from provisioner.cli.terminal import plain
 TIMEOUT_S = 3.0
 
 
-@click.command(epilog=examples("bedplate version", "bedplate version -o json"))
+@click.command("version", epilog=examples("bedplate version", "bedplate version -o json"))
 @form_option
 @click.pass_obj
 def command(context: str, form: str) -> None:

@@ -22,11 +22,12 @@ LONGEST_WAIT_S = 15.0
 
 
 @click.command(
+    "watch",
     epilog=examples(
         "bedplate watch",
         "bedplate watch --filter phase=silent",
         "bedplate watch --events -o json | jq -r .event.because",
-    )
+    ),
 )
 @click.option("-e", "--events", is_flag=True, help="Events instead of machines, from now on.")
 @click.option("-f", "--filter", "terms", default="", metavar="TERMS", help="Machines: as of `bedplate machines`.")
