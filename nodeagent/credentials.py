@@ -10,17 +10,33 @@ Rule 4: a machine that the provisioner has forgotten does not come back by the t
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from typing import Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from nodeagent.decision import Decision, Settled, Todo, Wait
-from nodeagent.identity import Identity
 from nodeagent.steps.enrol import Enrol
 from nodeagent.steps.renew import Renew
 
 
+class Certificate(Protocol):
+    """What counts here of the machine's identity. Times are seconds since 1970."""
+
+    @property
+    def machine_id(self) -> str: ...
+    @property
+    def not_before(self) -> float: ...  # by the provisioner's clock, as the next
+    @property
+    def not_after(self) -> float: ...
+    @property
+    def kept_at(self) -> float: ...  # by this host's clock
+    @property
+    def token_id(self) -> str: ...  # of the join token that it came in by
+
+
 @dataclass(frozen=True, slots=True)
 class Have:
-    identity: Identity | None
+    identity: Certificate | None
     now: float  # this host's clock
     token_id: str = ""  # of the join token that the configuration gives; empty: it gives none
     token_flaw: str = ""  # why the one that it gives cannot be used
@@ -66,4 +82,5 @@ def _enrol(have: Have, because: str) -> Decision[Enrol | Renew]:
 
 
 def _minute(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    """1_800_000_000 -> '2027-01-15 08:00 UTC'"""
+    return Timestamp(seconds=int(seconds)).ToJsonString()[:16].replace("T", " ") + " UTC"
