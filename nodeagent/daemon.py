@@ -25,7 +25,6 @@ from nodeagent.enrolment import Newcomer
 from nodeagent.errors import ConfigError
 from nodeagent.host import Host, live, replayed
 from nodeagent.lock import alone
-from nodeagent.metrics import serve as serve_metrics
 from nodeagent.notify import notify, watchdog_interval_s
 from nodeagent.nvml.client import Client
 from nodeagent.observe import Observer
@@ -62,7 +61,9 @@ class Daemon:
             await agent.tick(EVERYTHING)
             await stack.enter_async_context(serve(self.config, agent))
             if self.config.metrics_listen:
-                stack.callback(serve_metrics(self.config.metrics_listen, agent))
+                from nodeagent import metrics  # noqa: PLC0415 - 5 MiB that only those pay who scrape
+
+                stack.callback(metrics.serve(self.config.metrics_listen, agent))
             notify("READY=1", f"STATUS={agent.because}")
             await self._work(agent, stack)
             notify("STOPPING=1", f"STATUS=stopping: {self._because}")
