@@ -169,8 +169,7 @@ def _pair(a: int, b: int, members: list[Member]) -> Topology.Pair:
     one, other = members[a], members[b]
     count = nvlinks(one.gpu, other.gpu) if one.gpu is not None and other.gpu is not None else 0
     way = Topology.PATH_NVLINK if count else path(one.place, other.place)
-    # "from" is a keyword of Python's, so that it can only be handed over like this.
-    return Topology.Pair(**{"from": a}, to=b, path=way, nvlinks=count)
+    return Topology.Pair(one=a, other=b, path=way, nvlinks=count)
 
 
 def _links_to(gpu: Gpu, address: str) -> int:
@@ -194,7 +193,7 @@ def _neighbours(members: list[Member], pairs: Iterable[Topology.Pair]) -> Near:
     """For each part those of the other sort (NICs of a GPU, GPUs of a NIC) whose path is known, nearest first."""
     near: dict[int, list[tuple[Path, int]]] = {number: [] for number in range(len(members))}
     for pair in pairs:
-        a, b = getattr(pair, "from"), pair.to
+        a, b = pair.one, pair.other
         if pair.path and (members[a].gpu is None) != (members[b].gpu is None):
             near[a].append((pair.path, b))
             near[b].append((pair.path, a))
@@ -237,7 +236,7 @@ def _part(number: int, members: list[Member], near: Near, rails: Mapping[int, in
 def _words(topology: Topology) -> dict[tuple[int, int], str]:
     words = {}
     for pair in topology.pairs:
-        a, b = getattr(pair, "from"), pair.to
+        a, b = pair.one, pair.other
         word = WORDS.get(pair.path, "?")
         words[a, b] = words[b, a] = f"{word}{pair.nvlinks}" if pair.path == Topology.PATH_NVLINK else word
     return words

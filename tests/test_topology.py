@@ -243,7 +243,7 @@ def test_one_more_bridge_in_common_never_makes_a_path_longer(a, b):
 @given(inventories())
 def test_each_unordered_pair_stands_once_and_joins_two_parts(inventory):
     have = topology(inventory)
-    pairs = [(getattr(pair, "from"), pair.to) for pair in have.pairs]
+    pairs = [(pair.one, pair.other) for pair in have.pairs]
     assert pairs == list(combinations(range(len(have.parts)), 2))
 
 
@@ -264,9 +264,9 @@ def test_no_other_nic_is_nearer_than_the_nearest(inventory):
     have = topology(inventory)
     for number, part in enumerate(have.parts):
         ways = {
-            have.parts[pair.to].name: pair.path
+            have.parts[pair.other].name: pair.path
             for pair in have.pairs
-            if getattr(pair, "from") == number and part.gpu and not have.parts[pair.to].gpu and pair.path
+            if pair.one == number and part.gpu and not have.parts[pair.other].gpu and pair.path
         }
         assert set(part.nearest) == {name for name, way in ways.items() if way == min(ways.values())}
 

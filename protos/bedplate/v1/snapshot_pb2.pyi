@@ -1784,27 +1784,30 @@ class Topology(_message.Message):
 
     @_typing.final
     class Pair(_message.Message):
-        """From one part to another; each unordered pair stands once."""
+        """Two parts; each pair stands once."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
-        FROM_FIELD_NUMBER: _builtins.int
-        TO_FIELD_NUMBER: _builtins.int
+        ONE_FIELD_NUMBER: _builtins.int
+        OTHER_FIELD_NUMBER: _builtins.int
         PATH_FIELD_NUMBER: _builtins.int
         NVLINKS_FIELD_NUMBER: _builtins.int
-        to: _builtins.int
+        one: _builtins.int
+        """Positions in parts."""
+        other: _builtins.int
         path: Global___Topology.Path.ValueType
         nvlinks: _builtins.int
         def __init__(
             self,
             *,
-            to: _builtins.int = ...,
+            one: _builtins.int = ...,
+            other: _builtins.int = ...,
             path: Global___Topology.Path.ValueType = ...,
             nvlinks: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "nvlinks", b"nvlinks", "path", b"path", "to", b"to"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["nvlinks", b"nvlinks", "one", b"one", "other", b"other", "path", b"path"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -91,7 +91,7 @@ def _cells(topology: Topology) -> dict[tuple[int, int], str]:
     """What stands where, from either side."""
     cells = {(n, n): "X" for n in range(len(topology.parts))}
     for pair in topology.pairs:
-        a, b = getattr(pair, "from"), pair.to
+        a, b = pair.one, pair.other
         word = PATHS.get(pair.path, PATHS[Topology.PATH_UNSPECIFIED])[0]
         cells[a, b] = cells[b, a] = f"NV{pair.nvlinks}" if pair.path == Topology.PATH_NVLINK else word
     for n, part in enumerate(topology.parts):
