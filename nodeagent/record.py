@@ -37,7 +37,6 @@ class Record:
             return names
 
     def _list(self, base: str, place: str) -> list[str]:
-        self.there[place] = True
         names = []
         with os.scandir(base + place) as entries:
             for entry in entries:
@@ -47,4 +46,5 @@ class Record:
                 else:
                     self.there.setdefault(path, entry.is_dir(follow_symlinks=False))
                 names.append(entry.name)
+        self.there[place] = True
         return names

@@ -232,7 +232,7 @@ class Root:
         return target
 
     def _keep(self, place: str) -> None:
-        if self._record is not None:
+        if self._record is not None and os.path.lexists(self._base + place):
             self._record.there.setdefault(place, os.path.isdir(self._base + place))
 
     def _note(self, path: str, error: OSError) -> None:

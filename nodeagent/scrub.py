@@ -93,9 +93,12 @@ class Scrubber:
         self._salt = salt
         forms = {form.text: form for form in _forms(known, salt) if form.kind != "hostname" or form.text not in names}
         self._known = {text: form.instead for text, form in forms.items()}
-        words = [forms[text].pattern() for text in sorted(forms, key=len, reverse=True)]
+        longest_first = [forms[text] for text in sorted(forms, key=len, reverse=True)]
+        hosts = [form.pattern() for form in longest_first if form.kind == "hostname"]
+        words = [form.pattern() for form in longest_first if form.kind != "hostname"]
         patterns = [f"(?P<p{at}_{kind}>{pattern})" for at, (kind, pattern) in enumerate((*PATTERNS, *ADDRESSES))]
-        found = [f"(?P<known>{'|'.join(words)})"] if words else []
+        found = [rf"(?P<p_hostname>(?:{'|'.join(hosts)})(?:\.[a-zA-Z][\w-]*)*)"] if hosts else []
+        found += [f"(?P<known>{'|'.join(words)})"] if words else []
         self._everywhere = re.compile("|".join((*found, *patterns[: len(PATTERNS)])))
         self._with_addresses = re.compile("|".join((*found, *patterns)))
 
@@ -133,16 +136,18 @@ class _Form:
         return short or len(self.text) < WEAK
 
     def pattern(self) -> str:
-        """Long ones are found in the midst of other text, too."""
+        """Long ones are found in the midst of other text, too; a host's name has its domain behind it."""
         text = re.escape(self.text)
-        inside = len(self.text) >= STRONG and self.kind != "ip"
+        inside = len(self.text) >= STRONG and self.kind not in {"ip", "hostname"}
         return text if inside else f"(?<![0-9A-Za-z]){text}(?![0-9A-Za-z])"
 
 
 def _forms(known: Mapping[str, str], salt: str) -> Iterator[_Form]:
     """Every value that is fit to be looked for, in all the forms in which it is written."""
+    serials = {text for value, kind in known.items() if kind == "serial" for text, _ in _forms_of(value, kind, "")}
     for value, kind in sorted(known.items()):
-        if not PLACEHOLDER.fullmatch(value.strip()):
+        built_of_one = kind == "wwn" and any(len(serial) >= STRONG and serial in value for serial in serials)
+        if not built_of_one and not PLACEHOLDER.fullmatch(value.strip()):
             for text, instead in _forms_of(value, kind, stand_in(kind, value, salt)):
                 form = _Form(kind, text, instead)
                 if text != instead and not form.is_plain():

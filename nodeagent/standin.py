@@ -103,11 +103,13 @@ def _alike(sign: str, number: int) -> str:
 
 
 def _wwn(value: str, salt: str) -> str:
-    """'eui.0025385b71b0a1f2', 'naa.5000c5…', '0x5000c5…' are numbers; any other is text with a serial in it."""
-    found = re.fullmatch(r"(eui\.|naa\.|wwn-0x|0x|uuid\.|)([0-9a-fA-F-]{16,})", value)
-    if not found:
-        return _spelled("serial", value, salt)
-    return found[1] + _in_shape(found[2], _other("wwn", _hex(found[2]), salt, string.hexdigits[:16]))
+    """'eui.0025385b71b0a1f2', 'nvme.144d-5336…', '0x5000c5…' are numbers; any other is text with a serial in it."""
+    found = re.match(r"nvme\.[0-9a-f]{4}-|[a-z0-9]{2,4}\.|wwn-0x|0x", value)
+    head = found[0] if found else ""
+    rest = value.removeprefix(head)
+    if re.fullmatch("[0-9a-fA-F-]+", rest):
+        return f"{head}{_in_shape(rest, _other('wwn', _hex(rest), salt, string.hexdigits[:16]))}"
+    return f"{head}{_spelled('serial', rest, salt)}"
 
 
 def _address(value: str, salt: str) -> str:
