@@ -4,14 +4,19 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from bedplate.v1.fleet_pb2 import GetMachineResponse, Machine, Phase
 from bedplate.v1.snapshot_pb2 import (
+    Cpu,
     Disk,
     Gpu,
     HostVitals,
+    Identity,
     Inventory,
     Link,
     LinkVitals,
+    Memory,
     NumaNode,
+    NvidiaDriver,
     NvLink,
+    Os,
     PciDevice,
     Problem,
     RdmaDevice,
@@ -51,47 +56,42 @@ def machine(number: int = 1, phase: Phase.ValueType = Phase.PHASE_PRESENT, **fie
 
 def gpu_host(gpus: int = 8, nics: int = 12, *, switched: bool = True) -> Snapshot:
     """Two NUMA nodes; under each, switches with two GPUs and the NICs that they share."""
-    inventory = Inventory(
-        numa_nodes=[NumaNode(number=n, cpus=f"{n * 48}-{n * 48 + 47},{96 + n * 48}-{143 + n * 48}") for n in (0, 1)]
-    )
-    inventory.identity.hostname, inventory.identity.vendor = "gpu-01", "NVIDIA"
-    inventory.identity.product, inventory.identity.product_serial = "NVIDIA DGX H100", "1660224000123"
-    inventory.os.name, inventory.os.kernel, inventory.os.architecture = (
-        "Ubuntu 22.04.3 LTS",
-        "5.15.0-1030-nvidia",
-        "x86_64",
-    )
-    inventory.cpu.model, inventory.cpu.sockets, inventory.cpu.cores, inventory.cpu.threads = (
-        "Intel Xeon Platinum 8480C",
-        2,
-        96,
-        192,
-    )
-    inventory.memory.total_bytes = 2_164_663_517_184
-    inventory.nvidia_driver.module_version, inventory.nvidia_driver.cuda_version = "580.65.06", "13.0"
+    inventory = _chassis()
     for n in range(gpus):
         device = _device(n, gpus, n % (gpus // 2) // 2, 0x20 + n, "nvidia")
         inventory.pci_devices.append(device)
         gpu = Gpu(uuid=f"GPU-{n:04}", pci_address=device.address, name="NVIDIA H100 80GB HBM3", memory_bytes=85 << 30)
-        gpu.nvlinks.extend(
-            NvLink(number=k, active=True, remote=NvLink.REMOTE_SWITCH) for k in range(18 if switched else 0)
-        )
+        links = range(18 if switched else 0)
+        gpu.nvlinks.extend(NvLink(number=link, active=True, remote=NvLink.REMOTE_SWITCH) for link in links)
         inventory.gpus.append(gpu)
+    vitals = Vitals(host=HostVitals(memory_available_bytes=2_000_000_000_000))
     for n in range(nics):
         device = _device(n, nics, n % (nics // 2) % (gpus // 4), 0x80 + n, "mlx5_core")
         inventory.pci_devices.append(device)
         port = RdmaPort(number=1, link_layer="InfiniBand", links=[f"ib{n}"])
         inventory.rdma_devices.append(RdmaDevice(name=f"mlx5_{n}", pci_address=device.address, ports=[port]))
         inventory.links.append(Link(name=f"ib{n}", pci_address=device.address, driver="mlx5_core"))
-    inventory.disks.extend(
-        Disk(name=f"nvme{n}n1", model="SAMSUNG MZQL2", size_bytes=3_840_755_982_336) for n in range(8)
-    )
-    inventory.topology.CopyFrom(topology(inventory))
-    vitals = Vitals(host=HostVitals(memory_available_bytes=2_000_000_000_000))
-    for n in range(nics):
         state = "DOWN" if n == nics - 1 else "ACTIVE"
         vitals.rdma_ports[f"mlx5_{n}/1"].CopyFrom(RdmaPortVitals(state=state, gigabits=400))
+    inventory.topology.CopyFrom(topology(inventory))
     return Snapshot(inventory=inventory, vitals=vitals)
+
+
+def _chassis() -> Inventory:
+    """All but GPUs and NICs."""
+    nodes = [NumaNode(number=n, cpus=f"{n * 48}-{n * 48 + 47},{96 + n * 48}-{143 + n * 48}") for n in (0, 1)]
+    disks = [Disk(name=f"nvme{n}n1", model="SAMSUNG MZQL2", size_bytes=3_840_755_982_336) for n in range(8)]
+    return Inventory(
+        identity=Identity(
+            hostname="gpu-01", vendor="NVIDIA", product="NVIDIA DGX H100", product_serial="1660224000123"
+        ),
+        os=Os(name="Ubuntu 22.04.3 LTS", kernel="5.15.0-1030-nvidia", architecture="x86_64"),
+        cpu=Cpu(model="Intel Xeon Platinum 8480C", sockets=2, cores=96, threads=192),
+        memory=Memory(total_bytes=2_164_663_517_184),
+        nvidia_driver=NvidiaDriver(module_version="580.65.06", cuda_version="13.0"),
+        numa_nodes=nodes,
+        disks=disks,
+    )
 
 
 def plain_host() -> Snapshot:

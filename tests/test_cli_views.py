@@ -1,7 +1,7 @@
 """What a person reads: texts over made-up messages, at the width of a terminal."""
 
 from bedplate.v1.fleet_pb2 import Event, ExplainMachineResponse, Phase, Token
-from bedplate.v1.snapshot_pb2 import Snapshot, Vitals
+from bedplate.v1.snapshot_pb2 import Inventory, Snapshot, Vitals
 from provisioner.cli.table import Cell, Column, table
 from provisioner.cli.terminal import Terminal, cut, flowed, plain, wrapped
 from provisioner.cli.views import events, explain, machines, tokens, topology, words
@@ -115,11 +115,12 @@ def test_virtual_functions_are_counted_and_not_listed():
 
 
 def test_a_machine_without_a_snapshot_says_so():
-    assert "It has sent no snapshot yet." in machine_view.page(answer(), NARROW, NOW)
+    for nothing in (None, Snapshot()):
+        assert "It has sent no snapshot yet." in machine_view.page(answer(nothing), NARROW, NOW)
 
 
-def test_an_empty_snapshot_makes_a_page_all_the_same():
-    assert "Problems   none" in machine_view.page(answer(Snapshot()), NARROW, NOW)
+def test_a_snapshot_of_which_nothing_was_found_makes_a_page_all_the_same():
+    assert "Problems   none" in machine_view.page(answer(Snapshot(inventory=Inventory())), NARROW, NOW)
 
 
 def test_a_topology_shows_each_gpu_with_its_nearest_nics_by_numa_node():

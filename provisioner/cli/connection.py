@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -104,11 +104,11 @@ def connected(doing: str, context: Context) -> Iterator[Provisioner]:
 
 def status(error: grpc.RpcError) -> Status:
     """With what google.rpc's details say, for those that this program knows."""
-    from google.rpc import error_details_pb2 as details  # type: ignore[import-untyped]  # noqa: PLC0415 - 20 ms that only a failure pays
-    from grpc_status import rpc_status  # type: ignore[import-untyped]  # noqa: PLC0415
+    from google.rpc import error_details_pb2 as details  # noqa: PLC0415 - 20 ms that only a failure pays
+    from grpc_status import rpc_status  # noqa: PLC0415
 
     try:
-        rich = rpc_status.from_call(error)
+        rich = rpc_status.from_call(cast("grpc.Call", error))  # what a stub raises is both
     except ValueError:  # details that contradict the status
         rich = None
     violations: list[str] = []

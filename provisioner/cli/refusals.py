@@ -63,7 +63,11 @@ def refused(doing: str, status: Status) -> RefusedError:
     more = [violation for violation in status.violations if violation not in message]
     cause = "; ".join([message, *more])
     # A server that says what to do has said it after a semicolon or in its details: its word goes before ours.
-    cure = "; ".join(status.help) or ("" if ";" in cause else ADVICE.get(status.code, ""))
+    cure = "; ".join(status.help) or ("" if ";" in cause else _advice(doing, status.code))
     if cause.startswith("cannot "):
         return RefusedError("; ".join(filter(None, (cause, cure))), EXIT_CODES.get(status.code, NO))
     return RefusedError(f"cannot {doing}: " + "; ".join(filter(None, (cause, cure))), EXIT_CODES.get(status.code, NO))
+
+
+def _advice(doing: str, code: str) -> str:
+    return "see `bedplate token list`" if code == "NOT_FOUND" and " token " in doing else ADVICE.get(code, "")

@@ -44,7 +44,7 @@ def command(context: str, source: str, form: str) -> None:
             say_data(form, provisioner.read(doing, provisioner.fleet.GetMachineTopology, request))
             return
         answer = provisioner.read(doing, provisioner.fleet.GetMachine, GetMachineRequest(machine=source))
-    if not answer.HasField("snapshot"):
+    if not answer.snapshot.HasField("inventory"):
         raise RefusedError(f"cannot {doing}: it has sent no snapshot yet; see `bedplate explain {source}`")
     _say(machines.line(answer.machine), answer.snapshot, form)
 

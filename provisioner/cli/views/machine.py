@@ -22,7 +22,7 @@ def page(answer: GetMachineResponse, terminal: Terminal, now: float, *, everythi
     machine, snapshot = answer.machine, answer.snapshot
     inventory = snapshot.inventory
     lines = _opening(machine, terminal, now)
-    if not answer.HasField("snapshot"):
+    if not snapshot.HasField("inventory"):
         return [*lines, "", *wrapped("It has sent no snapshot yet.", terminal.page_width)]
     sections: Sequence[tuple[str, list[str]]] = (
         ("Machine", _who(inventory)),

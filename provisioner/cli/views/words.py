@@ -23,8 +23,8 @@ TWO = 2
 
 
 def phase(value: int) -> tuple[str, str]:
-    """Name and colour. A phase that this program does not know yet is a number, not an error."""
-    return PHASES.get(value, (f"phase {value}" if value else "unknown", ""))
+    """Name and colour. None is that of a machine that is no more; one that is not known here yet is a number."""
+    return PHASES.get(value, (f"phase {value}", "")) if value else ("forgotten", "dim")
 
 
 def seconds(stamp: Timestamp) -> float:
@@ -48,7 +48,8 @@ def ago(stamp: Timestamp, now: float) -> str:
 def ahead(stamp: Timestamp, now: float) -> str:
     """'in 55m', or how long ago it was."""
     left = seconds(stamp) - now
-    return f"in {span(left)}" if left > 0 else ago(stamp, now)
+    # To the nearer minute: an hour that began a second ago is not 59 minutes.
+    return f"in {span(left + MINUTE / 2 if left > TWO * MINUTE else left)}" if left > 0 else ago(stamp, now)
 
 
 def instant(stamp: Timestamp) -> str:

@@ -1,0 +1,109 @@
+"""The terminal and the real provisioner: what one sends the other understands, and its refusals read well."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from provisioner.store import Store
+from provisioner.world import Accepted, Asked
+from tests.running import BIN, Site, site
+
+PENDING, LET_IN = "m-pppppppp", "m-llllllll"
+
+
+def _asked(name: str, hostname: str, waits: str) -> Asked:
+    return Asked(
+        machine_id=name,
+        incarnation=1,
+        key_sha256=hostname.encode(),
+        evidence=b"",
+        hostname=hostname,
+        product="NVIDIA DGX H100",
+        serial="1660224000123",
+        token_id="t-1",
+        waits_because=waits,
+        at=time.time() - 60,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A provisioner that knows one machine that waits and one that is let in."""
+    made = site(tmp_path_factory.mktemp("site"))
+    store = Store.open(made.folder / "provisioner/bedplate.db")
+    store.begin_epoch()
+    waits = "its token asks for review"
+    store.write([_asked(PENDING, "gpu-01", waits), _asked(LET_IN, "gpu-02", ""), Accepted(LET_IN, time.time())])
+    store.close()
+    with made.run() as provisioner:
+        provisioner.wait_for("READY=1")
+        yield made
+
+
+def _line(place: Site, code: int, *arguments: str) -> str:
+    done = place.bedplate(*arguments, check=False)
+    assert done.returncode == code, done
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_pending_machine_is_found_accepted_and_forgotten(place):
+    found = json.loads(place.bedplate("machines", "--phase", "pending", "-o", "json").stdout)
+    assert [one["machine_id"] for one in found] == [PENDING]
+    assert "its token asks for review" in place.bedplate("machines").stdout
+    assert place.bedplate("explain", "gpu-01").stdout.startswith(f"gpu-01 ({PENDING}) is pending: ")
+    accepted = place.bedplate("machine", "accept", "m-pppp")
+    assert accepted.stderr.startswith(
+        f"accepting gpu-01 ({PENDING}), NVIDIA DGX H100, serial 1660224000123, which asked "
+    )
+    assert json.loads(place.bedplate("machines", "-o", "json", "--sort", "-hostname").stdout)[1]["phase"] == (
+        "PHASE_ACCEPTED"
+    )
+    assert place.bedplate("machine", "forget", "gpu-01", "--yes").stdout == f"gpu-01 ({PENDING}) is forgotten\n"
+    assert place.bedplate("machines").stdout.splitlines()[-1] == "1 machine: 1 accepted"
+    assert "machine.forgotten" in place.bedplate("events", "--kind", "machine.").stdout
+
+
+def test_a_machine_without_a_snapshot_has_a_page_and_no_topology(place):
+    assert "It has sent no snapshot yet." in place.bedplate("machine", "show", "gpu-02").stdout
+    assert "cannot show the topology of" in _line(place, 1, "topology", "gpu-02")
+
+
+def test_a_filter_that_is_wrong_is_told_with_its_position(place):
+    assert _line(place, 2, "machines", "--filter", "phase=silent gpus=>8").startswith(
+        "bedplate: cannot read filter: at position 19: "
+    )
+    assert "the fields are id, hostname" in _line(place, 2, "machines", "--sort", "colour")
+
+
+def test_a_token_is_made_listed_and_revoked(place):
+    made = place.bedplate("token", "create", "--uses", "3", "--ttl", "2h")
+    assert made.stdout.startswith("bedplate1.")
+    assert made.stdout.count("\n") == 1
+    name = next(word for word in made.stderr.split() if word.startswith("t-")).rstrip(":")
+    assert f"{name}  open   0 of 3  in 2h" in place.bedplate("token", "list").stdout
+    assert f"token {name} is revoked, after 0 uses" in place.bedplate("token", "revoke", name).stdout
+    assert f"{name}  revoked" in place.bedplate("token", "list").stdout
+    assert _line(place, 3, "token", "revoke", "t-nobody").endswith("; see `bedplate token list`")
+
+
+def test_a_viewer_may_look_and_may_not_touch(place):
+    folder = place.folder / "vera"
+    command = [str(BIN / "provisioner"), "--config", str(place.config), "credential", "vera", "--role", "viewer"]
+    subprocess.run([*command, "--out", str(folder)], check=True, capture_output=True, timeout=60)
+    address = f"127.0.0.1:{place.port}"
+    place.bedplate("context", "add", "vera", "--address", address, "--credentials", str(folder))
+    assert "vera (viewer)" in place.bedplate("--context", "vera", "status").stdout
+    assert place.bedplate("--context", "vera", "machines").returncode == 0
+    assert "cannot" in _line(place, 5, "--context", "vera", "token", "create")
+
+
+def test_a_watch_of_machines_begins_with_all_there_are(place):
+    command = [str(BIN / "bedplate"), "watch", "--filter", "id=" + LET_IN]
+    environment = {"XDG_CONFIG_HOME": str(place.folder / "xdg"), "PATH": "/usr/bin:/bin"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as watch:
+        line = watch.stdout.readline()
+        watch.terminate()
+    assert "accepted  gpu-02: let in" in line
