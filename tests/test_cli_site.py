@@ -1,6 +1,7 @@
 """The terminal and the real provisioner: what one sends the other understands, and its refusals read well."""
 
 import json
+import select
 import subprocess
 import time
 from collections.abc import Iterator
@@ -107,3 +108,35 @@ def test_a_watch_of_machines_begins_with_all_there_are(place):
         line = watch.stdout.readline()
         watch.terminate()
     assert "accepted  gpu-02: let in" in line
+
+
+def test_a_watch_outlives_the_provisioner_and_misses_nothing(tmp_path):
+    own = site(tmp_path)
+    environment = {"XDG_CONFIG_HOME": str(tmp_path / "xdg"), "PATH": "/usr/bin:/bin"}
+    command = [str(BIN / "bedplate"), "watch", "--events"]
+    with own.run() as provisioner:
+        provisioner.wait_for("READY=1")
+        watch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        while not select.select([watch.stdout], [], [], 0)[0]:
+            own.bedplate("token", "create")
+            assert watch.poll() is None
+        provisioner.stop()
+    assert "went away" in watch.stderr.readline()
+    with watch, own.run() as provisioner:
+        provisioner.wait_for("READY=1")
+        name = next(word for word in own.bedplate("token", "create").stderr.split() if word.startswith("t-")).rstrip(
+            ":"
+        )
+        assert any(f"made join token {name}" in line for line in iter(watch.stdout.readline, ""))
+        watch.terminate()
+
+
+def test_a_simulation_gets_its_token_without_being_told(place):
+    done = place.bedplate("simulate", "--machines", "1", "--once", "--state", str(place.folder / "simulated"))
+    assert done.returncode == 0
+    found = json.loads(place.bedplate("machines", "-o", "json", "--filter", "gpus>0").stdout)
+    assert len(found) == 1
+    name = found[0]["machine_id"]
+    assert "NVLinks each" in place.bedplate("machine", "show", name).stdout
+    assert "GPUs to NICs" in place.bedplate("topology", name).stdout
+    assert json.loads(place.bedplate("topology", name, "-o", "json").stdout)["topology"]["parts"]

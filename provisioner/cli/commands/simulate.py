@@ -17,7 +17,7 @@ from provisioner.cli.refusals import RefusedError
 
 DOING = "create token for the simulation"
 TTL_S = 86400
-TOKEN = "--join-token-file"  # noqa: S105 - the name of the option
+TOKEN = "--join-token"  # noqa: S105 - how the names of both options begin
 
 
 @click.command(
@@ -38,8 +38,8 @@ def command(context: str, arguments: tuple[str, ...]) -> None:
     for any number of machines is made first, unless --join-token-file names one.
     """
     words = [sys.executable, "-m", "nodeagent", "simulate", *arguments]
-    if not any(argument.partition("=")[0] == TOKEN for argument in arguments):
-        words += [TOKEN, _handed_over(_token(context))]
+    if not any(argument.startswith(TOKEN) for argument in arguments):
+        words += [f"{TOKEN}-file", _handed_over(_token(context))]
     try:
         os.execv(sys.executable, words)  # noqa: S606 - no shell is the point
     except OSError as error:

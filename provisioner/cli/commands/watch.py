@@ -10,7 +10,13 @@ import click
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bedplate.v1.fleet_pb2 import WatchEventsRequest, WatchEventsResponse, WatchMachinesRequest, WatchMachinesResponse
+from bedplate.v1.fleet_pb2 import (
+    GetStatusRequest,
+    WatchEventsRequest,
+    WatchEventsResponse,
+    WatchMachinesRequest,
+    WatchMachinesResponse,
+)
 from provisioner.cli.connection import PASSING, Provisioner, connected
 from provisioner.cli.frame import context_of, examples, say, say_line, tell
 from provisioner.cli.terminal import terminal
@@ -18,7 +24,7 @@ from provisioner.cli.views import events as view
 from provisioner.cli.views import words
 
 Change = WatchMachinesResponse | WatchEventsResponse
-LONGEST_WAIT_S = 15.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 
 
 @click.command(
@@ -47,8 +53,10 @@ def command(context: str, terms: str, machine: str, revision: int, form: str, *,
         raise click.UsageError("--filter is for machines; --machine is for --events")
     doing = "watch events" if events else "watch machines"
     with connected(doing, context_of(context)) as provisioner:
+        # Whoever cannot be reached now is an error at once; only one that was there is waited for.
+        now = provisioner.read(doing, provisioner.fleet.GetStatus, GetStatusRequest()).revision
         start = _events(provisioner, machine) if events else _machines(provisioner, terms)
-        for change in followed(provisioner, doing, start, revision):
+        for change in followed(provisioner, doing, start, revision or (now if events else 0)):
             _say(change, form)
 
 
@@ -57,26 +65,24 @@ def _machines(provisioner: Provisioner, terms: str) -> Callable[[int], Iterator[
 
 
 def _events(provisioner: Provisioner, machine: str) -> Callable[[int], Iterator[Change]]:
-    return lambda after: provisioner.fleet.WatchEvents(
-        WatchEventsRequest(from_revision=after, machine=machine, only_new=after == 0)
-    )
+    return lambda after: provisioner.fleet.WatchEvents(WatchEventsRequest(from_revision=after, machine=machine))
 
 
 def followed(
     provisioner: Provisioner, doing: str, start: Callable[[int], Iterator[Change]], revision: int
 ) -> Iterator[Change]:
-    """Changes, over as many streams as it takes. One that cannot even begin the first time is an error at once."""
-    met, wait_s = False, 1.0
+    """Changes, over as many streams as it takes."""
+    wait_s = FIRST_WAIT_S
     while True:
         try:
             for change in start(revision):
-                met, wait_s = True, 1.0
+                wait_s = FIRST_WAIT_S
                 revision = max(revision, _revision(change))
                 yield change
         except grpc.RpcError as error:
-            if error.code() not in PASSING or not met:
+            if error.code() not in PASSING:
                 raise provisioner.failure(doing, error) from error
-            if wait_s == 1.0:
+            if wait_s == FIRST_WAIT_S:
                 tell(f"the provisioner went away ({provisioner.context.address}); waiting for it")
         provisioner.wait(wait_s)
         wait_s = min(wait_s * 2, LONGEST_WAIT_S)
