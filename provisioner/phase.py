@@ -72,7 +72,8 @@ def _present(facts: Facts, world: World, now: float, silent_after_s: float) -> s
             f"last heard {ago(heard, now)}, before the provisioner came back {back} ago; "
             f"silent in {left} unless it is heard"
         )
-    return f"its stream ended {ago(heard, now)}{_why(facts)}; silent in {left} unless it is heard"
+    gone = f"{clock(heard, now)}, {span(now - heard)} ago"
+    return f"its stream ended at {gone}{_why(facts)}; silent in {left} unless it is heard"
 
 
 def _silent(facts: Facts, world: World, now: float) -> str:

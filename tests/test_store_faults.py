@@ -1,4 +1,4 @@
-"""The store on its worst day: killed in mid-batch, full, read-only, cut short, of another version, of another program."""
+"""The store on its worst day: killed in mid-batch, full, read-only, cut short, of another version or program."""
 
 import os
 import random
