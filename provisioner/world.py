@@ -147,18 +147,7 @@ class World:
 def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> Facts:  # noqa: C901, PLR0911 - one arm a change
     """One machine's facts once the change came to be. KeyError where it concerns a machine that nobody knows."""
     if isinstance(change, Asked):
-        return Facts(
-            id=change.machine_id,
-            incarnation=change.incarnation,
-            key_sha256=change.key_sha256,
-            asked_at=change.at,
-            waits_because=change.waits_because,
-            hostname=change.hostname,
-            product=change.product,
-            serial=change.serial,
-            evidence=change.evidence,
-            revision=revision,
-        )
+        return _asked(change, revision)
     if facts is None:
         raise KeyError(change.machine_id)
     match change:
@@ -190,6 +179,21 @@ def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> 
             return replace(facts, silent_noted=change.silent, revision=revision)
         case _:
             assert_never(change)
+
+
+def _asked(change: Asked, revision: int) -> Facts:
+    return Facts(
+        id=change.machine_id,
+        incarnation=change.incarnation,
+        key_sha256=change.key_sha256,
+        asked_at=change.at,
+        waits_because=change.waits_because,
+        hostname=change.hostname,
+        product=change.product,
+        serial=change.serial,
+        evidence=change.evidence,
+        revision=revision,
+    )
 
 
 def _met(facts: Facts, change: Met, revision: int) -> Facts:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2 as details  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2 as details
 
 from provisioner.access import RefusedError
 from provisioner.filters import FilterError
