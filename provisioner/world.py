@@ -166,15 +166,7 @@ def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> 
         case InventoryKept():
             return _inventory(facts, change, revision)
         case VitalsKept():
-            seen = facts.problem_count != change.problem_count
-            return replace(
-                facts,
-                run_id=change.run_id,
-                sequence=change.sequence,
-                problem_count=change.problem_count,
-                last_heard_at=change.at,
-                revision=revision if seen else facts.revision,
-            )
+            return _vitals(facts, change, revision)
         case SilenceNoted():
             return replace(facts, silent_noted=change.silent, revision=revision)
         case _:
@@ -193,6 +185,33 @@ def _asked(change: Asked, revision: int) -> Facts:
         serial=change.serial,
         evidence=change.evidence,
         revision=revision,
+    )
+
+
+def _asked(change: Asked, revision: int) -> Facts:
+    return Facts(
+        id=change.machine_id,
+        incarnation=change.incarnation,
+        key_sha256=change.key_sha256,
+        asked_at=change.at,
+        waits_because=change.waits_because,
+        hostname=change.hostname,
+        product=change.product,
+        serial=change.serial,
+        evidence=change.evidence,
+        revision=revision,
+    )
+
+
+def _vitals(facts: Facts, change: VitalsKept, revision: int) -> Facts:
+    seen = facts.problem_count != change.problem_count
+    return replace(
+        facts,
+        run_id=change.run_id,
+        sequence=change.sequence,
+        problem_count=change.problem_count,
+        last_heard_at=change.at,
+        revision=revision if seen else facts.revision,
     )
 
 
