@@ -198,7 +198,11 @@ def test_an_explanation_is_a_sentence_with_its_evidence_under_it():
 
 def test_events_are_lines_with_a_time_and_a_sentence():
     event = Event(revision=7, at=at(0), kind="machine.silent", machine_id="m-1", hostname="gpu-01", because=WHY)
-    assert events.events([event], NARROW)[1].startswith("       7  2026-11-18 11:06:40Z  machine.silent  gpu-01")
+    assert events.events([event], Terminal())[1] == f"       7  2026-11-18 11:06:40Z  machine.silent  gpu-01   {WHY}"
+    narrow = events.events([event], NARROW)
+    assert narrow[1].startswith("11-18 11:06:40Z  machine.silent  gpu-01   not heard for")
+    assert " ".join(" ".join(narrow[1:]).split()).endswith(WHY)
+    assert _fits(narrow)
     assert events.event_line(event, Terminal()) == f"11:06:40Z  machine.silent      gpu-01: {WHY}"
     assert events.events([], NARROW) == ["no event"]
 

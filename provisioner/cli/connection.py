@@ -7,7 +7,7 @@ Rule 3: a read that cannot reach the provisioner is not tried again: the person 
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, cast
@@ -33,15 +33,10 @@ PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEE
 
 Request_contra = TypeVar("Request_contra", bound=Message, contravariant=True)
 Response_co = TypeVar("Response_co", bound=Message, covariant=True)
-Page = TypeVar("Page", bound=Message)
 
 
 class Unary(Protocol[Request_contra, Response_co]):
     def __call__(self, request: Request_contra, /, timeout: float | None = None) -> Response_co: ...
-
-
-class Streaming(Protocol[Request_contra, Response_co]):
-    def __call__(self, request: Request_contra, /, timeout: float | None = None) -> Iterator[Response_co]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +117,3 @@ def status(error: grpc.RpcError) -> Status:
         elif packed.Unpack(local):
             cures.append(local.message)
     return Status(error.code().name, error.details() or "", tuple(violations), tuple(cures))
-
-
-def described(context: Context) -> Mapping[str, str]:
-    return {"name": context.name, "address": context.address}

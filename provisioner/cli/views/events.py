@@ -3,25 +3,33 @@
 from collections.abc import Sequence
 
 from bedplate.v1.fleet_pb2 import Event, Machine
-from provisioner.cli.table import Cell, Column, table
-from provisioner.cli.terminal import Terminal, cut, plain
+from provisioner.cli.table import GAP, Cell, Column, table, width_of
+from provisioner.cli.terminal import Terminal, cut, plain, wrapped
 from provisioner.cli.views import words
 
-COLUMNS = (
-    Column("REVISION", right=True),
-    Column("AT"),
-    Column("WHAT"),
-    Column("MACHINE", at_most=32),
-    Column("WHY", at_most=0),
-)
+WIDE = (Column("REVISION", right=True), Column("AT"), Column("WHAT"), Column("MACHINE", at_most=32))
+NARROW = (Column("AT"), Column("WHAT"), Column("MACHINE", at_most=24))
+WHY = Column("WHY", at_most=0)
+ROOMY = 120
+LEAST_WHY = 24
 STYLES = {"machine.present": "green", "machine.silent": "red", "machine.asked": "yellow", "machine.accepted": "cyan"}
 
 
 def events(found: Sequence[Event], terminal: Terminal) -> list[str]:
-    """On a narrow terminal the table goes without who did it; `because` says it where it matters."""
+    """The sentence is whole at every width: it goes on below itself. Revision and year need room."""
     if not found:
         return ["no event"]
-    return table(COLUMNS, [_row(event) for event in found], terminal)
+    roomy = terminal.width is None or terminal.width >= ROOMY
+    columns = WIDE if roomy else NARROW
+    rows = [_row(event)[0 if roomy else 1 :] for event in found]
+    if not roomy:
+        rows = [[words.instant(event.at)[5:], *row[1:]] for event, row in zip(found, rows, strict=True)]
+    left = width_of(columns, rows) + len(GAP)
+    room = 1 << 20 if terminal.width is None else max(terminal.width, left + LEAST_WHY)
+    why = [wrapped(event.because, room, first=" " * left) for event in found]
+    rows = [[*row, said[0].strip()] for row, said in zip(rows, why, strict=True)]
+    head, *lines = table((*columns, WHY), rows, Terminal(colours=terminal.colours))
+    return [head, *(text for line, said in zip(lines, why, strict=True) for text in (line, *said[1:]))]
 
 
 def event_line(event: Event, terminal: Terminal) -> str:
@@ -45,10 +53,5 @@ def _watched(at: str, word: str, style: str, width: int, said: str, terminal: Te
 
 
 def _row(event: Event) -> list[Cell | str]:
-    return [
-        str(event.revision),
-        words.instant(event.at),
-        Cell(event.kind, STYLES.get(event.kind, "")),
-        event.hostname or event.machine_id or "-",
-        event.because,
-    ]
+    kind = Cell(event.kind, STYLES.get(event.kind, ""))
+    return [str(event.revision), words.instant(event.at), kind, event.hostname or event.machine_id or "-"]
