@@ -113,6 +113,7 @@ class Gate:
         for call in (calls := list(self._calls)):
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.sleep(0)  # transports end in the loop's next turn
         with suppress(OSError):
             self.inner.unlink(missing_ok=True)
             self._folder.rmdir()
@@ -134,7 +135,7 @@ class Gate:
             if self._lets_in(caller):
                 await self._join(reader, writer)
         except (OSError, asyncio.CancelledError):
-            pass  # it went away, or gRPC did, or the gate closes: nobody awaits this task
+            writer.transport.abort()  # it went away, or gRPC did, or the gate closes
         finally:
             writer.close()
 
@@ -156,6 +157,9 @@ class Gate:
             inner_reader, inner_writer = await asyncio.open_unix_connection(str(self.inner), limit=PIECE_BYTES)
             try:
                 await _both(_pass_on(reader, inner_writer), _pass_on(inner_reader, writer))
+            except (OSError, asyncio.CancelledError):
+                inner_writer.transport.abort()
+                raise
             finally:
                 inner_writer.close()
         finally:

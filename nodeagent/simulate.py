@@ -27,6 +27,7 @@ from nodeagent.errors import BedplateError
 from nodeagent.host import replayed
 from nodeagent.insider import Insider
 from nodeagent.lock import alone
+from nodeagent.meeting import decode
 from nodeagent.observe import digest, scan
 from nodeagent.scrub import disguise
 from nodeagent.session import Session, State
@@ -187,11 +188,19 @@ def say(line: str) -> None:
 def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     join = config.Config(join_token=arguments.join_token, join_token_file=str(arguments.join_token_file or ""))
-    if join.join_token_file:
-        config.token(join)  # what is wrong with it is said now
+    if token := config.token(join):
+        decode(token)  # what is wrong with it is said now
     with alone(arguments.state):
-        asyncio.run(Simulation(arguments, lambda: config.token(join)).run())
+        asyncio.run(_run(Simulation(arguments, lambda: config.token(join)), token))
     return 0
+
+
+async def _run(simulation: Simulation, token: str) -> None:
+    strangers = [machine.name for machine in simulation.machines if machine.door.identity is None]
+    if strangers and not token:
+        advice = "give a join token: bedplate token create --uses 0"
+        raise BedplateError(f"cannot simulate {strangers[0]}: it has no certificate yet; {advice}")
+    await simulation.run()
 
 
 def _parser() -> argparse.ArgumentParser:
