@@ -73,6 +73,7 @@ def test_the_world_that_is_loaded_is_the_one_that_the_changes_made(
         size = data.draw(st.integers(1, len(history)), label="batch")
         batch, history = history[:size], history[size:]
         world = world.after(zip(store.write(batch), batch, strict=True))
+    assert store.world == world
     assert store.load(5.0) == world
     store.close()
     again = Store.open(store.path)

@@ -65,6 +65,11 @@ class Store:
             self._reading.dispose()
             self._writing.dispose()
 
+    @property
+    def world(self) -> World:
+        """As of the last write: what `World.after` makes of its changes, so that a caller need not do it again."""
+        return self._world
+
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def begin_epoch(self) -> int:
