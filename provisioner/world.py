@@ -188,21 +188,6 @@ def _asked(change: Asked, revision: int) -> Facts:
     )
 
 
-def _asked(change: Asked, revision: int) -> Facts:
-    return Facts(
-        id=change.machine_id,
-        incarnation=change.incarnation,
-        key_sha256=change.key_sha256,
-        asked_at=change.at,
-        waits_because=change.waits_because,
-        hostname=change.hostname,
-        product=change.product,
-        serial=change.serial,
-        evidence=change.evidence,
-        revision=revision,
-    )
-
-
 def _vitals(facts: Facts, change: VitalsKept, revision: int) -> Facts:
     seen = facts.problem_count != change.problem_count
     return replace(
