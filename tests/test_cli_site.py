@@ -110,6 +110,7 @@ def test_a_watch_of_machines_begins_with_all_there_are(place):
     assert "accepted  gpu-02: let in" in line
 
 
+@pytest.mark.slow
 def test_a_watch_outlives_the_provisioner_and_misses_nothing(tmp_path):
     own = site(tmp_path)
     environment = {"XDG_CONFIG_HOME": str(tmp_path / "xdg"), "PATH": "/usr/bin:/bin"}
@@ -131,6 +132,7 @@ def test_a_watch_outlives_the_provisioner_and_misses_nothing(tmp_path):
         watch.terminate()
 
 
+@pytest.mark.slow
 def test_a_simulation_gets_its_token_without_being_told(place):
     done = place.bedplate("simulate", "--machines", "1", "--once", "--state", str(place.folder / "simulated"))
     assert done.returncode == 0

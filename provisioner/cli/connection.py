@@ -26,6 +26,8 @@ LARGEST_MESSAGE = 16 << 20
 OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     ("grpc.enable_http_proxy", 0),  # the way to the provisioner is the one in the context, whatever the shell says
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 )
