@@ -56,6 +56,13 @@ def stop() -> None:
     LOG.propagate = True
 
 
+def mark(**fields: str) -> None:
+    """Fields of every entry in the journal from now on: MACHINE_ID_BEDPLATE, once there is one."""
+    for handler in LOG.handlers:
+        if isinstance(handler, Journal):
+            handler.always.update(fields)
+
+
 def leads_to_journal(stream: TextIO, said: str | None = None) -> bool:
     """Whether systemd connected this stream to the journal: it says so as device:inode in JOURNAL_STREAM."""
     said = os.environ.get("JOURNAL_STREAM", "") if said is None else said
@@ -102,7 +109,7 @@ class Lines(logging.Formatter):
 
 
 class Journal(logging.Handler):
-    """`always` are fields of every entry: MACHINE_ID_BEDPLATE once there is one."""
+    """`always` are fields of every entry."""
 
     def __init__(self, path: Path, otherwise: logging.Handler) -> None:
         super().__init__()

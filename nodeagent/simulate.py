@@ -22,7 +22,7 @@ from bedplate.v1.snapshot_pb2 import Snapshot
 from nodeagent import config, credentials, shipped
 from nodeagent.course import Course
 from nodeagent.credentials import Want
-from nodeagent.decision import Todo
+from nodeagent.decision import Todo, Wait
 from nodeagent.errors import BedplateError
 from nodeagent.host import replayed
 from nodeagent.insider import Insider
@@ -36,6 +36,7 @@ from nodeagent.uplink import Uplink
 
 STOP_S = 4.0
 LOOK_S = 0.2
+SAY_S = 2.0
 AT_ONCE = 8  # enrolments: making keys takes processor time
 MAX_MACHINES = 10_000
 
@@ -57,9 +58,8 @@ class Machine:
 
     @property
     def settled(self) -> bool:
-        """Connected, and all that was sent is stored."""
-        session = self.uplink.session
-        return session.state is State.OPEN and 0 < session.sequence == session.acknowledged
+        """Connected, and its dials are stored."""
+        return self.uplink.session.state is State.OPEN and self.uplink.session.acknowledged > 0
 
     async def live(self, tick_s: float, first_after_s: float, enrolling: asyncio.Semaphore) -> None:
         """Ticks, until cancelled."""
@@ -85,7 +85,7 @@ class Machine:
     async def _step(self) -> None:
         """The first step of the plan, as the agent takes it."""
         decision = credentials.plan(self.door.have(), Want())
-        self.because = decision.because
+        self.because = decision.because if isinstance(decision, Wait) else ""
         if isinstance(decision, Todo):
             try:
                 await decision.steps[0].take(self.door)
@@ -149,17 +149,21 @@ class Simulation:
         self._stop.set()
 
     async def _look(self) -> None:
-        """Until it is to end: say how many are where, when that changes."""
-        said = ""
+        """Until it is to end: say how many are where, when that changes, and not too often while it does."""
+        said, said_at = "", -SAY_S
         while not self._stop.is_set():
-            if (sentence := self.sentence()) != said:
-                said = sentence
+            sentence = self.sentence()
+            if sentence != said and (self._all_there() or time.monotonic() - said_at >= SAY_S):
+                said, said_at = sentence, time.monotonic()
                 say(sentence)
             if self._once and all(machine.settled for machine in self.machines):
                 self._end("all is stored")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._stop.wait()
+
+    def _all_there(self) -> bool:
+        return all(machine.uplink.session.state is State.OPEN for machine in self.machines)
 
     def sentence(self) -> str:
         """'enrolled 8 of 8, connected 7; sim1-003: cannot reach 127.0.0.1:7443: Connection refused'"""

@@ -65,7 +65,7 @@ def test_an_entry_reaches_the_journal_field_by_field(tmp_path, receiver):
 
 def test_what_every_entry_carries_is_said_once(tmp_path, receiver):
     to_journal(tmp_path)
-    LOG.handlers[0].always["MACHINE_ID_BEDPLATE"] = "m-4kq7zt2x"
+    logs.mark(MACHINE_ID_BEDPLATE="m-4kq7zt2x")
     LOG.info("a")
     LOG.info("b")
     assert [decoded(receiver.recv(1 << 16))["MACHINE_ID_BEDPLATE"] for _ in "ab"] == ["m-4kq7zt2x"] * 2
