@@ -90,7 +90,9 @@ class Dev:
             line.split('"')[1] for line in self._config.read_text().splitlines() if line.startswith("listen =")
         )
         credentials = self.state / "provisioner" / "admin"
-        await self._once("bedplate", "context", "add", "dev", "--address", address, "--credentials", str(credentials))
+        await self._once(
+            "bedplate", "context", "add", "dev", "--replace", "--address", address, "--credentials", str(credentials)
+        )
 
     async def _token(self) -> Path:
         made = await self._once("bedplate", "--context", "dev", "token", "create", "--uses", "0", "--ttl", "24h")
@@ -117,7 +119,9 @@ class Dev:
 
         await self._until("the machines", nine, stop=stop)
 
-    async def _until(self, what: str, attempt: Attempt, *, first: Attempt | None = None, stop: asyncio.Event | None = None) -> None:
+    async def _until(
+        self, what: str, attempt: Attempt, *, first: Attempt | None = None, stop: asyncio.Event | None = None
+    ) -> None:
         """Try until it works, a child dies, or it took too long."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_S

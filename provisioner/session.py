@@ -28,6 +28,7 @@ from provisioner.world import Change, InventoryKept, Met, Parted, VitalsKept
 INTERVAL_S = 300.0
 ACK_AFTER_S = 5.0
 ACK_AFTER = 4  # deltas; the agent waits when 16 are without an answer
+MOST_SEQUENCE = 1 << 62  # the store's integers have 63 bits
 MOST_ENTRIES = 4096  # of vitals: far more than any machine has parts
 MAPS = tuple(entry.name for entry in Vitals.DESCRIPTOR.fields if entry.name != "host")
 
@@ -189,6 +190,8 @@ class Session:
             return []  # a repeated one changes nothing
         if delta.sequence != self._sequence + 1 and not self._first:
             raise PeerError(f"delta {delta.sequence} after {self._sequence}")
+        if delta.sequence >= MOST_SEQUENCE:
+            raise PeerError(f"delta {delta.sequence}: nobody has sent that many")
         if not delta.whole and not self._sequence:
             raise PeerError("a delta to vitals that are not here")
         self._first, self._sequence = False, delta.sequence
