@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,9 +25,9 @@ def test_the_protos_are_clean() -> None:
 
 def test_each_method_and_each_service_says_what_it_is() -> None:
     silent = [
-        line
-        for line in (ROOT / "docs/api.md").read_text().splitlines()
-        if line.startswith("| `") and line.count("|") == 5 and line.split("|")[1].strip("` ")[:1].isupper()
-        if not line.split("|")[4].strip() and not line.split("|")[2].strip().isdigit()
+        f"{path.name}: {line.strip()}"
+        for path in sorted((ROOT / "protos").rglob("*.proto"))
+        for above, line in pairwise(path.read_text().splitlines())
+        if line.strip().startswith(("rpc ", "service ")) and not above.strip().startswith("//")
     ]
     assert not silent
