@@ -178,7 +178,8 @@ async def call(channel, method, request=b""):
             case False, True:
                 [answer] = [item async for item in channel.unary_stream(method)(request, timeout=10)]
             case _:
-                [answer] = [item async for item in channel.stream_stream(method)(iter([request]), timeout=10)]
+                # nothing is sent: a refusal that comes while something is being sent can get lost in gRPC
+                [answer] = [item async for item in channel.stream_stream(method)(timeout=10)]
         return answer.decode()
     except grpc.aio.AioRpcError as error:
         status = rpc_status.from_call(error)
