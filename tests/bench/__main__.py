@@ -37,9 +37,7 @@ def main(wanted: list[str]) -> int:
     print("\n".join(_row(figure) for figure in found))
     _write([{**figure, "machine": machine} for figure in found])
     missed = sum(figure["ok"] is False for figure in found)
-    print(
-        f"\n{len(found)} figures, {missed} off their aim, {broken} benchmarks broken; {os.path.relpath(RESULT)}"
-    )
+    print(f"\n{len(found)} figures, {missed} off their aim, {broken} benchmarks broken; {os.path.relpath(RESULT)}")
     return 1 if missed or broken else 0
 
 
