@@ -19,6 +19,7 @@ Rule 4: what a library costs in memory is paid by those who ask: the doors impor
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -132,6 +133,7 @@ def _filesystems() -> list[dict[str, Any]]:
     import psutil  # noqa: PLC0415 - rule 4
 
     found = []
+    frozen = _read_only_disks()
     for mount in psutil.disk_partitions(all=False):
         try:
             size = os.statvfs(mount.mountpoint)
@@ -142,12 +144,26 @@ def _filesystems() -> list[dict[str, Any]]:
                 "mount": mount.mountpoint,
                 "device": mount.device,
                 "type": mount.fstype,
-                "read_only": bool(size.f_flag & os.ST_RDONLY),
+                "read_only": mount.mountpoint in frozen,
                 "size_bytes": size.f_blocks * size.f_frsize,
                 "free_bytes": size.f_bavail * size.f_frsize,
             }
         )
     return found
+
+
+def _read_only_disks() -> frozenset[str]:
+    """Mount points whose file system itself is read-only. That a mount of it is says nothing: a service manager shows
+    its services a read-only view of a healthy disk. Source: proc(5), mountinfo: the last field is the superblock's.
+    """
+    mounts = Path("/proc/self/mountinfo").read_text(errors="backslashreplace").splitlines()
+    fields = [line.split() for line in mounts]
+    return frozenset(_unescaped(each[4]) for each in fields if "ro" in each[-1].split(","))
+
+
+def _unescaped(path: str) -> str:
+    r"""'/mnt/a\040b' -> '/mnt/a b'"""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), path)
 
 
 def _links() -> list[dict[str, Any]]:

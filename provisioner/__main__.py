@@ -48,7 +48,7 @@ def cli(context: click.Context, config: Path | None, state: Path | None) -> None
 
     \b
     Examples:
-      provisioner --state /var/lib/bedplate init
+      provisioner --state /var/lib/bedplate/provisioner init
       provisioner run
       provisioner credential alice --role viewer --out ./alice
     """

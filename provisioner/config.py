@@ -21,7 +21,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every key has a default; docs/configuration.md says what each is for."""
 
-    state: str = "/var/lib/bedplate"
+    state: str = "/var/lib/bedplate/provisioner"
     listen: str = "127.0.0.1:7443"
     enrol_listen: str = "127.0.0.1:7444"
     advertise: str = ""  # what agents and tokens dial for `listen`; empty: `listen` itself

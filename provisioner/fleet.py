@@ -125,10 +125,15 @@ class Fleet:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def keep_ticking(self, say: Callable[[str], Awaitable[None]], every_s: float = 1.0) -> None:
-        """Runs for ever: observe, judge, plan, say, take. One sentence a tick; logged when it changes."""
+    async def keep_ticking(
+        self, say: Callable[[str], Awaitable[None]], beat: Callable[[], None], every_s: float = 1.0
+    ) -> None:
+        """Runs for ever: observe, judge, plan, say, take. One sentence a tick, logged when it changes; `beat` after
+        each: the service manager's watchdog.
+        """
         while True:
             await self.tick(say)
+            beat()
             await asyncio.sleep(every_s)
 
     async def tick(self, say: Callable[[str], Awaitable[None]]) -> None:

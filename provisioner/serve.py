@@ -30,7 +30,7 @@ from provisioner.config import Config
 from provisioner.enrolment import EnrolmentServicer, Renewals
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Settings
-from provisioner.notify import notify
+from provisioner.notify import beat, notify
 from provisioner.pki import Authority
 from provisioner.service import FleetServicer
 from provisioner.store import Policy, Store
@@ -71,7 +71,7 @@ async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[F
         if config.metrics_listen:
             collector = metrics.FleetCollector(fleet, config.silent_after_s, lambda: uplink.streams)
             stack.callback(metrics.serve(config.metrics_listen, collector))
-        for name, work in (("tick", fleet.keep_ticking(_teller(say))), ("prune", _prune(fleet, config))):
+        for name, work in (("tick", fleet.keep_ticking(_teller(say), beat)), ("prune", _prune(fleet, config))):
             stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
         say(f"serving on {config.listen}, enrolling on {config.enrol_listen}; epoch {fleet.world.epoch}")
         yield fleet
@@ -133,6 +133,7 @@ def _options(config: Config) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a port that is taken is an error, not half of the connections
         ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(config.keepalive_s * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(config.keepalive_s * 1000)),  # a minute, if nobody says otherwise
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ("grpc.http2.max_pings_without_data", 0),

@@ -72,6 +72,8 @@ def decode(text: str) -> JoinToken:
     try:
         whole = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         body, check = whole[:-4], whole[-4:]
+        if base64.urlsafe_b64encode(whole).decode().rstrip("=") != encoded:  # the last letter has bits to spare
+            raise ValueError("letters")  # noqa: TRY301 - one end for all that is not whole
         if len(encoded) > LENGTH_LIMIT or not body or zlib.crc32(body).to_bytes(4, "big") != check:
             raise ValueError("crc")  # noqa: TRY301 - one end for all that is not whole
         return JoinToken.FromString(body)

@@ -148,15 +148,13 @@ class UplinkServicer(Servicer):
         )
         conversation = Conversation(self._fleet, session, context, asyncio.current_task())
         self._conversations[facts.id] = conversation
-        because = "its stream broke"
         try:
             if not self._stopping:
                 await conversation.run()
-            because = "its stream was ended"
         finally:
             if self._conversations.get(facts.id) is conversation:
                 del self._conversations[facts.id]
-            conversation.end(because)
+            conversation.end("its stream broke")
 
     async def Renew(
         self, request: RenewRequest, context: grpc.aio.ServicerContext[RenewRequest, RenewResponse]

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from bedplate.v1.node_pb2 import ExplainRequest, GetSnapshotRequest, GetTopologyRequest, WatchSnapshotRequest
 from bedplate.v1.node_pb2_grpc import NodeAgentStub
 from nodeagent.host import replayed
+from nodeagent.shipped import SAFELY
 from nodeagent.observe import digest, scan
 from nodeagent.service import news
 from tests.shown_agent import Agent, captured, serving, snapshot
@@ -117,7 +118,7 @@ def test_a_capture_over_the_wire_replays_to_the_same_machine(tmp_path):
         async with serving(agent) as (address, _):
             data = await told(address, captured)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(tmp_path, filter="tar")
+            archive.extractall(tmp_path, **SAFELY)
         assert digest(scan(replayed(tmp_path)).inventory) == agent.digest
 
     asyncio.run(story())

@@ -76,7 +76,7 @@ def test_a_provisioner_that_dies_loses_nothing_and_asks_for_nothing_twice(place:
                 _until(lambda: _phases(place) == ["present"] and "stream" in str(_machines(place)[0]["because"]))
                 after = place.bedplate("machine", "show", "-o", "json", str(_machines(place)[0]["machine_id"])).stdout
                 assert json.loads(after)["snapshot"] == json.loads(before)["snapshot"]
-                assert "delta 1 of 1" in _explained(program)
+                _until(lambda: "delta 1 of 1" in _explained(program))
 
 
 def test_a_machine_that_is_cut_off_falls_silent_and_comes_back(place: Site) -> None:
@@ -95,6 +95,20 @@ def test_a_machine_that_is_cut_off_falls_silent_and_comes_back(place: Site) -> N
             _until(lambda: _phases(place) == ["present"])
         assert _kinds(place).count("machine.silent") == 1
         assert _kinds(place)[-1] == "machine.present"
+
+
+def test_a_host_that_hangs_with_its_connection_open_falls_silent_too(tmp_path: Path) -> None:
+    place = site(tmp_path, silent_after_s=1, keepalive_s=1)
+    with place.run() as provisioner:
+        provisioner.wait_for("READY=1")
+        with agent(place.folder / "agent", place.token("--uses", "1")) as program:
+            _connected(program)
+            os.kill(program.pid, signal.SIGSTOP)
+            try:
+                _until(lambda: _phases(place) == ["silent"])
+            finally:
+                os.kill(program.pid, signal.SIGCONT)
+            _until(lambda: _phases(place) == ["present"])
 
 
 def test_a_machine_whose_token_asks_for_review_waits_for_a_person(place: Site) -> None:
