@@ -11,9 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from bedplate.v1.node_pb2 import ExplainRequest, GetSnapshotRequest, GetTopologyRequest, WatchSnapshotRequest
 from bedplate.v1.node_pb2_grpc import NodeAgentStub
 from nodeagent.host import replayed
-from nodeagent.shipped import SAFELY
 from nodeagent.observe import digest, scan
 from nodeagent.service import news
+from nodeagent.shipped import SAFELY
 from tests.shown_agent import Agent, captured, serving, snapshot
 
 

@@ -14,9 +14,9 @@ from bedplate.v1.snapshot_pb2 import Problem, Snapshot
 from nodeagent.capture import CHUNK_BYTES, capture, capture_tar, tar, write
 from nodeagent.errors import BedplateError, Unanswered
 from nodeagent.host import Host, live, replayed
-from nodeagent.shipped import SAFELY
 from nodeagent.observe import scan
 from nodeagent.record import Record
+from nodeagent.shipped import SAFELY
 
 MACHINES = Path(__file__).parent / "machines"
 
