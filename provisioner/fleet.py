@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 from provisioner.config import Config
 from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
-from provisioner.store import Store
+from provisioner.store import ChangeError, Store, StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change, World
 
@@ -55,6 +55,7 @@ class Fleet:
         self.settings = settings
         self.now = clock
         self.status = ""
+        self._trouble = ""  # what is wrong with the store, until it takes something again
         self._wishes: deque[_Wish] = deque()
         self._wished = asyncio.Event()
         self._changed = asyncio.Event()
@@ -94,32 +95,52 @@ class Fleet:
         while self._wishes and size < BATCH:
             batch.append(self._wishes.popleft())
             size += len(batch[-1].changes)
-        if not await self._write(batch) and len(batch) > 1:
-            for wish in batch:  # one that cannot be kept takes no other with it
-                await self._write([wish])
+        await self._write(batch)
 
-    async def _write(self, batch: Sequence[_Wish]) -> bool:
+    async def _write(self, batch: Sequence[_Wish]) -> None:
+        """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""
         changes = [change for wish in batch for change in wish.changes]
         try:
             revisions = await asyncio.to_thread(self.store.write, changes)
-        except BedplateError as error:
-            if len(batch) == 1:
+        except StoreError as error:
+            if not isinstance(error, ChangeError):
+                self._refuse(batch, error)
+            elif not await self._halved(batch):
                 LOG.error("%s", error)
                 _settle(batch[0], error)
-            return False
         except Exception as error:  # the only writer outlives whatever is wrong with one change
-            if len(batch) == 1:
-                LOG.exception("cannot write %s", changes)
+            if not await self._halved(batch):
+                LOG.exception("cannot write %s", ", ".join(type(change).__name__ for change in changes))  # no secrets
                 _settle(batch[0], BedplateError(f"cannot write: {error!r}"))
+        else:
+            self._came_to_be(batch, revisions)
+
+    async def _halved(self, batch: Sequence[_Wish]) -> bool:
+        middle = len(batch) // 2
+        if not middle:
             return False
-        self.world = self.world.after(zip(revisions, changes, strict=True))
+        await self._write(batch[:middle])
+        await self._write(batch[middle:])
+        return True
+
+    def _refuse(self, batch: Sequence[_Wish], error: StoreError) -> None:
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            LOG.error("%s", error)
+        for wish in batch:
+            _settle(wish, error)
+
+    def _came_to_be(self, batch: Sequence[_Wish], revisions: Sequence[int]) -> None:
+        if self._trouble and revisions:
+            self._trouble = ""
+            LOG.info("the store takes what is written again")
+        self.world = self.store.world
         self._tell()
         start = 0
         for wish in batch:
             end = start + len(wish.changes)
-            _settle(wish, revisions[start:end])
+            _settle(wish, list(revisions[start:end]))
             start = end
-        return True
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -132,22 +153,28 @@ class Fleet:
         each: the service manager's watchdog.
         """
         while True:
-            await self.tick(say)
+            try:
+                await self.tick(say)
+            except Exception as error:  # no tick ends the provisioner
+                if repr(error) != self.status:
+                    self.status = repr(error)
+                    LOG.exception("the tick failed")
             beat()
             await asyncio.sleep(every_s)
 
     async def tick(self, say: Callable[[str], Awaitable[None]]) -> None:
         """One look at the world and at most one step."""
         decision = plan(self.world, self.now(), self.settings.silent_after_s)
-        await self._say(decision.because, say)
+        trouble = ""
         match decision:
             case Todo():
                 try:
                     await decision.steps[0].take(self)
                 except BedplateError as error:
-                    await self._say(str(error), say)
+                    trouble = str(error)
             case Settled() | Wait():
                 pass
+        await self._say(trouble or decision.because, say)
 
     async def _say(self, sentence: str, say: Callable[[str], Awaitable[None]]) -> None:
         if sentence != self.status:

@@ -136,6 +136,11 @@ class Session:
         self._ended = True
         return [Keep((Parted(self.known.machine_id, self.name, because, now),), self._stored)]
 
+    @property
+    def ended(self) -> bool:
+        """Whether the agent said goodbye, or the stream was lost: nothing is received any more."""
+        return self._ended
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _ack(self, now: float) -> list[Output]:

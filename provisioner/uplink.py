@@ -5,10 +5,11 @@ Rule 2: what the store cannot keep is not acknowledged: the stream ends with a w
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -17,17 +18,22 @@ from bedplate.v1.enrolment_pb2 import Credentials
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Dismissal, Problems, RenewRequest, RenewResponse, SessionRequest, SessionResponse
 from bedplate.v1.uplink_pb2_grpc import UplinkServicer as Servicer
-from provisioner.access import Caller, caller
+from provisioner.access import Caller, RefusedError, caller, standing
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet
+from provisioner.pki import MachineIdentity
 from provisioner.session import ACK_AFTER_S, Keep, Known, Output, PeerError, Recall, Send, Session
 from provisioner.vigil import on_inventory, on_meeting
 from provisioner.world import Change, Facts, InventoryKept, Met
 
 LOG = logging.getLogger("provisioner")
-UNDER_WAY = 64  # batches of one stream that wait for the store before it is read no further
-RETRY_S = 10.0  # after an error of ours
+UNDER_WAY = 16  # batches of one stream that wait for the store before it is read no further
+RETRY_S = 10.0  # after an error of ours, or of theirs
+HELLO_S = 10.0  # a stream on which nobody says hello for so long is nobody's
+DISMISSAL_S = 1.0
+STOP_S = 1.5
 Context = grpc.aio.ServicerContext[SessionRequest, SessionResponse]
+Talk = Session  # in the servicer that name is a method's
 Renewer = Callable[[Caller, bytes], Awaitable[Credentials]]
 
 
@@ -36,23 +42,43 @@ class Conversation:
     """One stream: its session, and what is under way on it."""
 
     fleet: Fleet
-    session: Session
+    machine_id: str
     context: Context
     task: "asyncio.Task[None] | None"
+    session: Session | None = None  # until it is known what is stored
     under_way: set["asyncio.Task[None]"] = field(default_factory=set)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     ack_timer: asyncio.TimerHandle | None = None
+    limit: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
+    because: str = ""  # why we end it
+    retry_after_s: float = RETRY_S
 
-    async def run(self) -> None:
-        """Until the stream ends."""
+    async def run(self, begin: Callable[[], Awaitable[Session]], hello_s: float) -> None:
+        """Until the stream ends, however it does: the peer, the limit of time, whoever cuts it off."""
         try:
-            while isinstance(message := await self.context.read(), SessionRequest):
-                await self.handle(self.session.receive(message, self.fleet.now()))
-                while len(self.under_way) > UNDER_WAY:
-                    await asyncio.wait(self.under_way, return_when=asyncio.FIRST_COMPLETED)
+            async with self.limit:
+                self.session = await begin()
+                self.limit.reschedule(asyncio.get_running_loop().time() + hello_s)
+                await self._listen(self.session)
+        except TimeoutError:
+            self.because = self.because or f"cannot go on: no hello within {hello_s:g} s"
         except PeerError as error:
-            LOG.warning("machine %s broke the conversation: %s", self.session.known.machine_id, error)
-            await self.dismiss(f"cannot go on: {error}", RETRY_S)
+            LOG.warning("machine %s broke the conversation: %s", self.machine_id, error)
+            self.because = f"cannot go on: {error}"
+        except RefusedError:
+            raise
+        except BedplateError as error:
+            self.because = str(error)
+        if self.because:
+            await self._dismiss()
+
+    async def _listen(self, session: Session) -> None:
+        while not session.ended and isinstance(message := await self.context.read(), SessionRequest):
+            await self.handle(session.receive(message, self.fleet.now()))
+            if not self.because and self.limit.when() is not None:
+                self.limit.reschedule(None)
+            while len(self.under_way) >= UNDER_WAY:
+                await asyncio.wait(self.under_way, return_when=asyncio.FIRST_COMPLETED)
 
     async def handle(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -63,18 +89,25 @@ class Conversation:
                     self.keep(changes, sequence)
                 case Recall(digest):
                     body = await self.fleet.read(self.fleet.store.inventory, digest)
-                    await self.handle(self.session.recalled(body, self.fleet.now()))
+                    if self.session:
+                        await self.handle(self.session.recalled(body, self.fleet.now()))
 
     async def send(self, message: SessionResponse) -> None:
+        """That the peer is gone is noticed by whoever reads."""
         async with self.writing:
-            await self.context.write(message)
+            try:
+                await self.context.write(message)
+            except grpc.aio.BaseError:
+                LOG.debug("machine %s was gone before it was answered", self.machine_id)
 
     def keep(self, changes: tuple[Change, ...], sequence: int) -> None:
-        facts = self.fleet.world.machines.get(self.session.known.machine_id)
+        facts = self.fleet.world.machines.get(self.machine_id)
         if facts is None or facts.forgotten_at is not None:
             return
-        done = self.fleet.submit([*_noteworthy(facts, changes), *changes])
-        task = asyncio.create_task(self._kept(done, sequence), name=f"keep {facts.id} {sequence}")
+        self._spawn(self._kept(self.fleet.submit([*_noteworthy(facts, changes), *changes]), sequence))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name=f"under way for {self.machine_id}")
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
 
@@ -82,11 +115,9 @@ class Conversation:
         try:
             await done
         except BedplateError as error:
-            await self.dismiss(str(error), RETRY_S)
-            if self.task:
-                self.task.cancel()
+            self.cut(str(error), RETRY_S)
             return
-        if self.context.done():
+        if self.session is None or self.because or self.context.done():
             return
         await self.handle(self.session.committed(sequence, self.fleet.now()))
         if self.ack_timer is None:
@@ -94,38 +125,42 @@ class Conversation:
 
     def _ack_soon(self) -> None:
         self.ack_timer = None
-        outputs = self.session.tick(self.fleet.now())
+        outputs = self.session.tick(self.fleet.now()) if self.session else []
         if outputs and not self.context.done():
-            task = asyncio.create_task(self.handle(outputs), name="ack")
-            self.under_way.add(task)
-            task.add_done_callback(self.under_way.discard)
+            self._spawn(self.handle(outputs))
 
-    async def dismiss(self, because: str, retry_after_s: float) -> None:
-        """Tell the agent to go, and when to come back."""
-        if self.context.done():
-            return
-        try:
-            await self.send(SessionResponse(dismissal=Dismissal(because=because, retry_after_s=retry_after_s)))
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            LOG.debug("machine %s was gone before it was dismissed", self.session.known.machine_id)
+    def cut(self, because: str, retry_after_s: float) -> None:
+        """End the stream, from outside and without waiting: the peer is told, its task ends."""
+        if not self.because and not self.context.done():
+            self.because, self.retry_after_s = because, retry_after_s
+            with contextlib.suppress(RuntimeError):  # it is ending already
+                self.limit.reschedule(asyncio.get_running_loop().time())
 
-    def end(self, because: str) -> None:
+    async def _dismiss(self) -> None:
+        """Tell the agent to go, and when to come back. One that does not read holds nobody up."""
+        dismissal = Dismissal(because=self.because, retry_after_s=self.retry_after_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISMISSAL_S):
+                await self.send(SessionResponse(dismissal=dismissal))
+
+    def end(self) -> None:
         """The stream is over: what that means is submitted, without waiting."""
         if self.ack_timer is not None:
             self.ack_timer.cancel()
-        for output in self.session.lost(because, self.fleet.now()):
-            if isinstance(output, Keep):
-                facts = self.fleet.world.machines.get(self.session.known.machine_id)
-                if facts is not None and facts.forgotten_at is None:
-                    self.fleet.submit(output.changes).add_done_callback(_ignore)
+        outputs = self.session.lost(self.because or "its stream broke", self.fleet.now()) if self.session else []
+        for output in outputs:
+            facts = self.fleet.world.machines.get(self.machine_id)
+            if isinstance(output, Keep) and facts is not None and facts.forgotten_at is None:
+                self.fleet.submit(output.changes).add_done_callback(_ignore)
 
 
 class UplinkServicer(Servicer):
     """bedplate.v1.Uplink."""
 
-    def __init__(self, fleet: Fleet, renewer: Renewer) -> None:
+    def __init__(self, fleet: Fleet, renewer: Renewer, *, hello_s: float = HELLO_S) -> None:
         self._fleet = fleet
         self._renewer = renewer
+        self._hello_s = hello_s
         self._conversations: dict[str, Conversation] = {}
         self._stopping = False
 
@@ -133,28 +168,15 @@ class UplinkServicer(Servicer):
         self, _: AsyncIterator[SessionRequest], context: Context
     ) -> None:
         who = caller(context)
-        facts = self._fleet.world.machines[who.machine_id]
-        if (older := self._conversations.get(facts.id)) and older.task:
-            older.end("a younger stream of the same machine took its place")
-            older.task.cancel()
-            await asyncio.wait([older.task])
-        known = await self._fleet.read(self._known, facts)
-        session = Session(
-            known,
-            name=f"{self._fleet.world.epoch}-{secrets.token_hex(6)}",
-            epoch=self._fleet.world.epoch,
-            peer=_address(context.peer()),
-            interval_s=self._fleet.settings.config.vitals_interval_s,
-        )
-        conversation = Conversation(self._fleet, session, context, asyncio.current_task())
-        self._conversations[facts.id] = conversation
+        conversation = Conversation(self._fleet, who.machine_id, context, asyncio.current_task())
+        older = self._conversations.get(who.machine_id)
+        self._conversations[who.machine_id] = conversation  # before anything is awaited: the next one finds this one
         try:
-            if not self._stopping:
-                await conversation.run()
+            await conversation.run(lambda: self._begin(who, older, context), self._hello_s)
         finally:
-            if self._conversations.get(facts.id) is conversation:
-                del self._conversations[facts.id]
-            conversation.end("its stream broke")
+            if self._conversations.get(who.machine_id) is conversation:
+                del self._conversations[who.machine_id]
+            conversation.end()
 
     async def Renew(
         self, request: RenewRequest, context: grpc.aio.ServicerContext[RenewRequest, RenewResponse]
@@ -163,25 +185,44 @@ class UplinkServicer(Servicer):
 
     async def cut_off(self, machine_id: str, because: str) -> None:
         """End the stream of one machine now."""
-        conversation = self._conversations.get(machine_id)
-        if conversation and conversation.task:
-            await conversation.dismiss(because, 60.0)
-            conversation.task.cancel()
+        if conversation := self._conversations.get(machine_id):
+            conversation.cut(because, 60.0)
 
     async def stop(self) -> None:
         """Dismiss everybody; they come back spread over a time that grows with their number."""
         self._stopping = True
         spread_s = max(1.0, len(self._conversations) / 500)
         conversations = list(self._conversations.values())
-        await asyncio.gather(
-            *(one.dismiss("the provisioner is stopping", random.uniform(0.5, 0.5 + spread_s)) for one in conversations)  # noqa: S311
-        )
         for one in conversations:
-            one.end("the provisioner stopped")
+            one.cut("the provisioner is stopping", random.uniform(0.5, 0.5 + spread_s))  # noqa: S311
+        if tasks := [one.task for one in conversations if one.task]:
+            await asyncio.wait(tasks, timeout=STOP_S)
+        for one in conversations:
+            one.end()
 
     @property
     def streams(self) -> int:
         return len(self._conversations)
+
+    async def _begin(self, who: Caller, older: Conversation | None, context: Context) -> Talk:
+        """The session, in the state that the older stream has left: ended, and all that it submitted written."""
+        if older and older.task:
+            older.cut("a younger stream of the same machine took its place", RETRY_S)
+            await asyncio.wait([older.task])
+        if self._stopping:
+            raise BedplateError("the provisioner is stopping")
+        await self._fleet.write(())
+        world = self._fleet.world
+        if refused := standing(MachineIdentity(who.machine_id, who.incarnation), world):
+            raise refused  # it was forgotten meanwhile
+        known = await self._fleet.read(self._known, world.machines[who.machine_id])
+        return Session(
+            known,
+            name=f"{world.epoch}-{secrets.token_hex(6)}",
+            epoch=world.epoch,
+            peer=_address(context.peer()),
+            interval_s=self._fleet.settings.config.vitals_interval_s,
+        )
 
     def _known(self, facts: Facts) -> Known:
         row = self._fleet.store.vitals(facts.id)

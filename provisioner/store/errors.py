@@ -17,13 +17,18 @@ ADVICE = {
     "SQLITE_IOERR": "look at its disk and the kernel's log; nothing of this batch was written",
     "SQLITE_CANTOPEN": "see that its folder exists and that this user may write there",
 }
+FAULTS_OF_A_CHANGE = (OverflowError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
 
 
 class StoreError(BedplateError):
     """The store cannot be opened, read or written. A write that raised it has written nothing."""
 
 
-class UnknownInventoryError(StoreError):
+class ChangeError(StoreError):
+    """A change is at fault, and not the store: others can be written."""
+
+
+class UnknownInventoryError(ChangeError):
     """A change says that a machine has an inventory whose bytes never came, or are not kept any more."""
 
     def __init__(self, place: str, digests: Sequence[bytes]) -> None:
@@ -40,4 +45,5 @@ def told(verb: str, place: str, error: Exception) -> StoreError:
     kind = "_".join(name.split("_")[:2])  # SQLITE_IOERR_FSYNC -> SQLITE_IOERR
     line = str(cause).partition("\n")[0] or type(cause).__name__
     advice = f"; {ADVICE[kind]}" if kind in ADVICE else ""
-    return StoreError(f"cannot {verb} store {place}: {line}{advice}")
+    kind_of = ChangeError if isinstance(cause, FAULTS_OF_A_CHANGE) else StoreError
+    return kind_of(f"cannot {verb} store {place}: {line}{advice}")
