@@ -25,7 +25,7 @@ from nodeagent.session import PeerError, Session, State
 
 LOG = logging.getLogger("nodeagent")
 WELCOME_S = 30.0
-GOODBYE_S = 1.0
+GOODBYE_S = 2.0
 CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -73,6 +73,8 @@ class Uplink:
     _call: Call | None = None
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
+    _leaving: bool = False
     _attempts: int = 0
 
     async def observe(self, snapshot: Snapshot, inventory: bytes, digest: bytes) -> None:
@@ -88,8 +90,8 @@ class Uplink:
         self._woken.set()
 
     async def run(self) -> None:
-        """Dials, talks, is lost, dials again; until cancelled."""
-        while True:
+        """Dials, talks, is lost, dials again; until `stop`."""
+        while not self._leaving:
             await self._until_dialling()
             identity = self.identity()
             if identity is None:
@@ -102,6 +104,7 @@ class Uplink:
 
     async def stop(self, because: str) -> None:
         """Say goodbye, and give the word a moment to arrive."""
+        self._leaving = True
         call = self._call
         messages = self.session.goodbye(because, self.clock())
         if call is None or not messages:
@@ -110,8 +113,7 @@ class Uplink:
             async with asyncio.timeout(GOODBYE_S):
                 await self._write(call, messages)
                 await call.done_writing()
-                while isinstance(await call.read(), SessionResponse):
-                    pass
+                await self._over.wait()  # whoever reads the stream reads it to its end
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
             LOG.debug("the goodbye may not have arrived")
 
@@ -132,6 +134,7 @@ class Uplink:
         session, because, retry_after_s = self.session, "", None
         try:
             async with channel(identity, self.address) as link:
+                self._over.clear()
                 self._call = UplinkStub(link).Session()
                 await self._converse(self._call)
                 because = await ended(self._call)
@@ -147,6 +150,7 @@ class Uplink:
             because = f"cannot reach {self.address}: no welcome within {WELCOME_S:.0f} s"
         finally:
             self._call = None
+            self._over.set()
         if session.state is not State.CLOSED:
             session.lost(because, self.clock(), retry_after_s)
         self.said(session.because)
@@ -164,6 +168,8 @@ class Uplink:
         await self._write(call, self.session.connected(self.clock(), sent_at))
         async with asyncio.timeout(WELCOME_S) as limit:
             while isinstance(message := await call.read(), SessionResponse):
+                if self._leaving:
+                    continue
                 await self._write(call, self.session.receive(message, self.clock()))
                 if self.session.state is State.OPEN and limit.when() is not None:
                     limit.reschedule(None)
