@@ -137,7 +137,7 @@ def _options(config: Config) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.max_receive_message_length", 16 << 20),
+        ("grpc.max_receive_message_length", 4 << 20),  # a hundred times the largest inventory
         ("grpc.max_send_message_length", 32 << 20),
     ]
 

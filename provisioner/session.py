@@ -30,6 +30,7 @@ ACK_AFTER_S = 5.0
 ACK_AFTER = 4  # deltas; the agent waits when 16 are without an answer
 MOST_SEQUENCE = 1 << 62  # the store's integers have 63 bits
 MOST_ENTRIES = 4096  # of vitals: far more than any machine has parts
+MOST_BYTES = 256 << 10  # of vitals, and of problems: twenty times what a machine with 16 GPUs has
 MAPS = tuple(entry.name for entry in Vitals.DESCRIPTOR.fields if entry.name != "host")
 
 
@@ -93,6 +94,8 @@ class Session:
     _acknowledged_at: float = 0.0
     _first: bool = True  # the first delta of the stream may leap over what was lost
     _digest: bytes = b""
+    _wanted: bytes = b""  # the inventory that was asked for and has not come
+    _came: set[bytes] = field(default_factory=set)  # inventories that came on this stream
     _ended: bool = False
 
     def receive(self, message: SessionRequest, now: float) -> list[Output]:
@@ -121,7 +124,7 @@ class Session:
     def recalled(self, body: bytes | None, now: float) -> list[Output]:
         """The answer to `Recall`: the inventory's bytes, or None where they are not kept any more."""
         if body is None:
-            return [Send(SessionResponse(want_inventory=WantInventory(digest=self._digest)))]
+            return self._want(self._digest)
         return [Keep((kept(self.known.machine_id, self._digest, body, now, again=True),), self._stored)]
 
     def tick(self, now: float) -> list[Output]:
@@ -165,7 +168,7 @@ class Session:
             agent_version=hello.agent_version[:64],
             boot_id=hello.boot_id[:64],
             peer=self.peer,
-            clock_skew_s=round(hello.sent_at.ToNanoseconds() / 1e9 - now, 1),
+            clock_skew_s=round(hello.sent_at.ToNanoseconds() / 1e9 - now, 1) if hello.HasField("sent_at") else 0.0,
             at=now,
         )
         self._digest = self.known.digest
@@ -178,16 +181,22 @@ class Session:
             raise PeerError(f"an inventory digest of {len(digest)} bytes")
         if digest == self._digest:
             return []
-        self._digest = digest
-        if digest in self.known.digests:
+        self._digest, self._wanted = digest, b""
+        if digest in self.known.digests or digest in self._came:
             return [Recall(digest)]
+        return self._want(digest)
+
+    def _want(self, digest: bytes) -> list[Output]:
+        self._wanted = digest
         return [Send(SessionResponse(want_inventory=WantInventory(digest=digest)))]
 
     def _inventory(self, body: InventoryBody, now: float) -> list[Output]:
+        if not body.digest or body.digest != self._wanted:
+            return []  # it changed since we asked, and we asked for that one too
         if hashlib.sha256(body.inventory).digest() != body.digest:
             raise PeerError("an inventory that is not the one of its digest")
-        if body.digest != self._digest:
-            return []  # it changed since we asked, and we asked for that one too
+        self._wanted = b""
+        self._came.add(body.digest)
         return [Keep((kept(self.known.machine_id, body.digest, body.inventory, now),), self._stored)]
 
     def _delta(self, delta: Delta, now: float) -> list[Output]:
@@ -207,13 +216,20 @@ class Session:
             machine_id=self.known.machine_id,
             run_id=self._run_id,
             sequence=delta.sequence,
-            vitals=self._vitals.SerializeToString(deterministic=True),
-            problems=self._problems.SerializeToString(deterministic=True),
+            vitals=_bounded(self._vitals, "vitals"),
+            problems=_bounded(self._problems, "problems"),
             problem_count=len(self._problems.problems),
             at=now,
         )
         named = self._named(delta.inventory_digest) if delta.HasField("inventory_digest") else []
         return [Keep((change,), delta.sequence), *named]
+
+
+def _bounded(message: Vitals | Problems, what: str) -> bytes:
+    body = message.SerializeToString(deterministic=True)
+    if len(body) > MOST_BYTES:
+        raise PeerError(f"{len(body)} bytes of {what}, and {MOST_BYTES} are the most")
+    return body
 
 
 def applied(before: Vitals, delta: Delta) -> Vitals:
