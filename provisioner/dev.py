@@ -170,17 +170,24 @@ class Dev:
         return "\n".join(lines[-5:])
 
     def _advice(self) -> None:
-        bedplate = os.path.relpath(BIN / "bedplate")
+        bedplate, host = os.path.relpath(BIN / "bedplate"), socket.gethostname()
+        wide = len(f"machine show {host}")
+        commands = "\n".join(
+            f"  {bedplate} {command:{wide}}   {what}"
+            for command, what in (
+                ("machines", "all of them"),
+                (f"machine show {host}", "this host, as its agent sees it"),
+                (f"topology {host}", "where its NICs sit"),
+                (f"explain {host}", "why it is in its phase"),
+                ("watch", "machines as they change"),
+                ("--help", "everything else"),
+            )
+        )
         print(
             f"""
 nine machines are present: this host and {MACHINES} simulated ones. In another terminal:
 
-  {bedplate} machines                   all of them
-  {bedplate} machine show {socket.gethostname()}     this host, as its agent sees it
-  {bedplate} topology {socket.gethostname()}         where its NICs sit
-  {bedplate} explain {socket.gethostname()}          why it is in its phase
-  {bedplate} watch                      machines as they change
-  {bedplate} --help                     everything else
+{commands}
 
 Where another provisioner is your current context, say `{bedplate} --context dev …`.
 Ctrl-C ends everything that was started here.""",

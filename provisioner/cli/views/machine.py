@@ -83,7 +83,9 @@ def _system(inventory: Inventory, machine: Machine) -> list[str]:
     kernel = f"kernel {os.kernel}" if os.kernel else ""
     arch = os.architecture
     agent = f"agent {machine.agent_version}" if machine.agent_version else ""
-    text = ", ".join(word for word in (os.name or os.id, os.image_version, kernel, arch, agent) if word)
+    name = os.name or os.id
+    image = os.image_version if os.image_version not in name else ""
+    text = ", ".join(word for word in (name, image, kernel, arch, agent) if word)
     return [text] if text else []
 
 

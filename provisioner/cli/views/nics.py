@@ -3,6 +3,7 @@
 Virtual interfaces are none; virtual functions are marked, so that a list may fold them.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -48,11 +49,16 @@ class Nic:
 
 
 def nics(inventory: Inventory, vitals: Vitals) -> list[Nic]:
-    """RDMA devices first, then the other interfaces that are hardware; each in the inventory's order."""
-    return [
-        *(_rdma(device, inventory, vitals) for device in inventory.rdma_devices),
-        *(_plain(link, inventory, vitals) for link in _others(inventory)),
-    ]
+    """RDMA devices first, then the other interfaces that are hardware; each as people count, mlx5_2 before mlx5_10."""
+    found = (
+        [_rdma(device, inventory, vitals) for device in inventory.rdma_devices],
+        [_plain(link, inventory, vitals) for link in _others(inventory)],
+    )
+    return [nic for kind in found for nic in sorted(kind, key=_by_number)]
+
+
+def _by_number(nic: Nic) -> list[tuple[int, str]]:
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", nic.name)]
 
 
 def virtual_links(inventory: Inventory) -> list[str]:
