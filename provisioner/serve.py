@@ -8,12 +8,15 @@ import asyncio
 import contextlib
 import fcntl
 import gc
+import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -37,8 +40,11 @@ from provisioner.store import Policy, Store
 from provisioner.uplink import UplinkServicer
 
 DAY_S = 86400.0
-GRACE_S = 2.0
+GRACE_S = 1.0  # for calls under way; the uplink, the writer and this are less than 5 s together
+WRITE_S = 1.5
+FIRST_PRUNE_S = 300.0
 PRUNE_EVERY_S = 3600.0
+LOG = logging.getLogger("provisioner")
 Say = Callable[[str], Awaitable[None]]
 
 
@@ -49,32 +55,74 @@ async def run(config: Config, say: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with _alone(config.folder):
-        async with serving(config, say):
+        async with serving(config, say) as running:
             notify("READY=1")
-            await stop.wait()
+            await running.tasks.until(stop)
             notify("STOPPING=1", "STATUS=stopping")
             say("stopping")
 
 
+class Tasks:
+    """Where each long-lived task is born, with a name. None of them ends by itself: one that does is noticed."""
+
+    def __init__(self) -> None:
+        self._broke: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def start(self, name: str, work: Coroutine[None, None, None]) -> Callable[[], Awaitable[None]]:
+        """Returns what ends it."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        return end
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """BedplateError where a task ended before that: to begin anew is better than to go on without it."""
+        waiting = asyncio.create_task(stop.wait(), name="stop")
+        ends: list[asyncio.Future[Any]] = [waiting, self._broke]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._broke.done():
+            raise BedplateError(f"cannot go on: {self._broke.result()}")
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        LOG.critical("the %s broke", task.get_name(), exc_info=error)
+        if not self._broke.done():
+            self._broke.set_result(
+                f"the {task.get_name()} broke: {error!r}" if error else f"the {task.get_name()} ended"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    fleet: Fleet
+    tasks: Tasks
+
+
 @contextlib.asynccontextmanager
-async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[Fleet]:
+async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[Running]:
     """The whole provisioner, for as long as the block runs."""
     authority = credentials.load(config.folder)
     store = Store.open(config.folder / "bedplate.db")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
-        fleet = _fleet(store, config, authority)
-        writer = asyncio.create_task(fleet.keep_writing(), name="writer")
-        stack.push_async_callback(_finish, fleet, writer)
+        fleet, tasks = _fleet(store, config, authority), Tasks()
+        stack.push_async_callback(_finish, fleet, tasks.start("writer", fleet.keep_writing()))
         uplink = UplinkServicer(fleet, Renewals(fleet, authority).renew)
-        await _listen(stack, config, fleet, authority, uplink)
         if config.metrics_listen:
             collector = metrics.FleetCollector(fleet, config.silent_after_s, lambda: uplink.streams)
-            stack.callback(metrics.serve(config.metrics_listen, collector))
-        for name, work in (("tick", fleet.keep_ticking(_teller(say), beat)), ("prune", _prune(fleet, config))):
-            stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
+            stack.push_async_callback(asyncio.to_thread, metrics.serve(config.metrics_listen, collector))
+        await _listen(stack, config, fleet, authority, uplink)
+        stack.push_async_callback(tasks.start("tick", fleet.keep_ticking(_teller(say), beat)))
+        stack.push_async_callback(tasks.start("prune", prune(store, fleet.now, _policy(config))))
         say(f"serving on {config.listen}, enrolling on {config.enrol_listen}; epoch {fleet.world.epoch}")
-        yield fleet
+        yield Running(fleet, tasks)
 
 
 def _fleet(store: Store, config: Config, authority: Authority) -> Fleet:
@@ -97,6 +145,7 @@ async def _listen(
     add_FleetServicer_to_server(FleetServicer(fleet, uplink.cut_off), main)
     door = grpc.aio.server(interceptors=[Guard(lambda: fleet.world)], options=_options(config))
     add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, authority), door)
+    stack.push_async_callback(_stop, uplink, (main, door))
     await _describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
     await _describe(door, enrolment_pb2.DESCRIPTOR)
     for server, address, credential, key_name in (
@@ -105,8 +154,11 @@ async def _listen(
     ):
         _bind(server, address, credential, key_name)
         await server.start()
-        stack.push_async_callback(server.stop, GRACE_S)
-    stack.push_async_callback(uplink.stop)
+
+
+async def _stop(uplink: UplinkServicer, servers: Sequence[grpc.aio.Server]) -> None:
+    await uplink.stop()
+    await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
 
 
 def _bind(server: grpc.aio.Server, address: str, credential: grpc.ServerCredentials, key: str) -> None:
@@ -158,29 +210,39 @@ def _teller(say: Callable[[str], None]) -> Say:
     return tell
 
 
-async def _prune(fleet: Fleet, config: Config) -> None:
-    policy = Policy(
+def _policy(config: Config) -> Policy:
+    return Policy(
         inventories=config.inventories_kept,
         inventory_s=config.inventory_days * DAY_S,
         event_s=config.event_days * DAY_S,
     )
+
+
+async def prune(
+    store: Store,
+    clock: Callable[[], float],
+    policy: Policy,
+    first_s: float = FIRST_PRUNE_S,
+    every_s: float = PRUNE_EVERY_S,
+) -> None:
+    """Runs for ever. Not at once: after a start all machines come back, and writes would wait for it."""
+    await asyncio.sleep(first_s)
     while True:
-        await asyncio.to_thread(fleet.store.prune, fleet.now(), policy)
-        await asyncio.sleep(PRUNE_EVERY_S)
+        try:
+            await asyncio.to_thread(store.prune, clock(), policy)
+        except BedplateError as error:
+            LOG.error("%s; nothing old was dropped, and it is tried again in %d min", error, every_s // 60)
+        await asyncio.sleep(every_s)
 
 
-async def _finish(fleet: Fleet, writer: "asyncio.Task[None]") -> None:
+async def _finish(fleet: Fleet, end_writer: Callable[[], Awaitable[None]]) -> None:
     """What was submitted is written, then the writer ends."""
-    with contextlib.suppress(TimeoutError, BedplateError):
-        async with asyncio.timeout(2.0):
+    try:
+        async with asyncio.timeout(WRITE_S):
             await fleet.write(())
-    await _cancel(writer)
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    except (TimeoutError, BedplateError) as error:
+        LOG.error("cannot write all that came last: %s", str(error) or f"it takes longer than {WRITE_S} s")
+    await end_writer()
 
 
 @contextlib.contextmanager
