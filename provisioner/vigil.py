@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 from bedplate.v1.fleet_pb2 import Phase
 from provisioner.decision import Cost, Decision, Settled, Todo
-from provisioner.phase import phase
+from provisioner.phase import SILENT, phase, word_of
 from provisioner.world import Change, Facts, InventoryKept, Met, Noted, SilenceNoted, World
 
 AT_ONCE = 500  # machines noted in one step: the rest in the next tick
@@ -40,20 +40,18 @@ class NoteSilence:
 
 def plan(world: World, now: float, silent_after_s: float) -> Decision[NoteSilence]:
     """What time has brought about and nobody wrote down yet."""
-    phases = Counter[str]()
-    unnoted: list[tuple[str, str, str]] = []
+    phases, unnoted = Counter[Phase.ValueType](), list[Facts]()
     for facts in world.known:
-        if world.connected(facts):
-            phases["present"] += 1
-            continue
-        word, because = phase(facts, world, now, silent_after_s)
-        phases[Phase.Name(word).removeprefix("PHASE_").lower()] += 1
-        if word == Phase.PHASE_SILENT and not facts.silent_noted:
-            unnoted.append((facts.id, facts.hostname, because))
-    sentence = ", ".join(f"{count} {word}" for word, count in sorted(phases.items())) or "no machines yet"
-    if unnoted:
-        return Todo((NoteSilence(tuple(unnoted[:AT_ONCE]), now),), f"{sentence}; {len(unnoted)} fell silent just now")
-    return Settled(sentence)
+        word = word_of(facts, world, now, silent_after_s)
+        phases[word] += 1
+        if word == SILENT and not facts.silent_noted:
+            unnoted.append(facts)
+    named = sorted((Phase.Name(word).removeprefix("PHASE_").lower(), count) for word, count in phases.items())
+    sentence = ", ".join(f"{count} {word}" for word, count in named) or "no machines yet"
+    if not unnoted:
+        return Settled(sentence)
+    now_noted = [(one.id, one.hostname, phase(one, world, now, silent_after_s)[1]) for one in unnoted[:AT_ONCE]]
+    return Todo((NoteSilence(tuple(now_noted), now),), f"{sentence}; {len(unnoted)} fell silent just now")
 
 
 def on_meeting(facts: Facts, met: Met) -> list[Change]:

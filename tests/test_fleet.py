@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from provisioner.config import Config
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Settings
-from provisioner.store import Store
-from provisioner.world import Accepted, Asked, Change, InventoryKept, Noted
+from provisioner.store import Store, StoreError
+from provisioner.world import Accepted, Asked, Change, InventoryKept, Noted, TokenMade
 
 
 @pytest.fixture
@@ -101,3 +102,64 @@ def test_one_who_goes_away_takes_nothing_back(store: Store) -> None:
 
     asyncio.run(_writing(fleet, work))
     assert set(fleet.world.machines) == {"m-1", "m-2"}
+
+
+def test_one_bad_change_among_many_is_found_in_few_transactions(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    fleet = _fleet(store)
+    tries: list[int] = []
+
+    @event.listens_for(store._writing, "begin")
+    def _begins(_: object) -> None:
+        tries.append(1)
+
+    async def work() -> None:
+        bad = fleet.submit(
+            [Accepted("m-nobody", 2.0), TokenMade("t-1", b"secret", 1.0, 2.0, 1, review=False, created_by="alice")]
+        )
+        good = [fleet.submit([_asked(number)]) for number in range(200)]
+        with pytest.raises(BedplateError):
+            await bad
+        await asyncio.gather(*good)
+
+    asyncio.run(_writing(fleet, work))
+    assert len(fleet.world.machines) == 200
+    assert len(tries) < 20
+    assert "secret" not in caplog.text
+
+
+def test_a_store_that_takes_nothing_refuses_all_at_once_and_says_so_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = _fleet(store)
+    thief = Store.open(store.path)
+    thief.begin_epoch()
+    thief.close()
+
+    async def work() -> None:
+        for _ in range(2):
+            outcomes = await asyncio.gather(
+                *(fleet.write([_asked(number)]) for number in range(200)), return_exceptions=True
+            )
+            assert all(isinstance(outcome, StoreError) for outcome in outcomes)
+
+    asyncio.run(_writing(fleet, work))
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_tick_that_fails_is_not_the_last_one(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    fleet, beats = _fleet(store), list[int]()
+
+    async def say(_: str) -> None:
+        raise KeyError("m-1")
+
+    async def main() -> None:
+        ticking = asyncio.create_task(fleet.keep_ticking(say, lambda: beats.append(1), every_s=0.001))
+        async with asyncio.timeout(2):
+            while len(beats) < 5:  # noqa: ASYNC110 - a tick is not an event
+                await asyncio.sleep(0.001)
+        assert not ticking.done()
+        ticking.cancel()
+        await asyncio.wait([ticking])
+
+    asyncio.run(main())
+    assert "the tick failed" in caplog.text
