@@ -47,3 +47,5 @@ golden: .venv/stamp ## Write the expected snapshots and matrices of the captured
 lock: .venv/stamp ## Resolve the dependencies again: the newest that pyproject.toml allows.
 	$(BIN)/uv pip compile pyproject.toml --extra provisioner --group dev --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+	echo ziglang | $(BIN)/uv pip compile - --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet -o .ci/compiler.lock

@@ -8,6 +8,7 @@ Rule 3: every long-lived task is born here, and has a name; where one dies, the 
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import random
@@ -148,6 +149,7 @@ class Daemon:
 
 def main(path: Path) -> int:
     """The agent in the foreground. BedplateError where it cannot begin."""
+    faulthandler.enable()  # the watchdog's SIGABRT leaves where it stood
     config = configuration.load(path)
     logs.start(config.log, config.log_level)
     asyncio.run(Daemon(path, config).run())

@@ -4,6 +4,7 @@ Rule: bad input is one line, `cannot verb thing: cause`, and a non-zero exit; a 
 """
 
 import asyncio
+import faulthandler
 import logging
 import sys
 import time
@@ -79,6 +80,7 @@ def run(where: _Where) -> None:
     from provisioner.serve import run as serve  # noqa: PLC0415 - `--help` does without
 
     config = where.read()
+    faulthandler.enable()  # the watchdog's SIGABRT leaves where it stood
     logs.set_up(config.log_level, config.log)
     asyncio.run(serve(config, logging.getLogger("provisioner").info))
 

@@ -55,8 +55,8 @@ METHODS: Final[Mapping[str, Who]] = {
     _H + "Check": Who.ANYONE,
     _H + "Watch": Who.ANYONE,
     _H + "List": Who.ANYONE,
-    _R + "ServerReflectionInfo": Who.VIEWER,
-    _R1 + "ServerReflectionInfo": Who.VIEWER,
+    _R + "ServerReflectionInfo": Who.ANYONE,  # it tells what the published protos tell
+    _R1 + "ServerReflectionInfo": Who.ANYONE,
 }
 
 _ENOUGH: Final[Mapping[Who, frozenset[str]]] = {
