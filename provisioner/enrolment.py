@@ -1,6 +1,6 @@
 """The door for newcomers, and younger certificates for those who are in: gRPC edge, decides nothing by itself.
 
-Rule 1: all requests that arrive while others are being written are decided in one go, each in the world that those
+Rule 1: requests that arrive while others are being written are decided some at a time, each in the world that those
         before it make, and written as one transaction: two requests of one key are one machine, and the last use of a
         token is given once. Nothing waits but on the store.
 Rule 2: what is answered is durable: a certificate leaves only after it is written that it was issued.
@@ -33,6 +33,7 @@ TEXT_BYTES: Final = 128  # of a token's name, its secret, a version
 ASK_AGAIN_S: Final = 15.0
 FULL_AGAIN_S: Final = 60.0
 STORE_AGAIN_S: Final = 10.0
+ROUND: Final = 64  # requests decided in one go: each looks at all machines, and everybody else waits meanwhile
 
 
 Answer = EnrolResponse | RefusedError
@@ -94,10 +95,10 @@ class EnrolmentServicer(Servicer):
     async def _run_rounds(self) -> None:
         try:
             while self._asks:
-                asks, self._asks = self._asks, []
+                asks, self._asks = self._asks[:ROUND], self._asks[ROUND:]
                 await self._round(asks)
         finally:
-            self._rounds = None
+            self._rounds = asyncio.create_task(self._run_rounds(), name="enrolment") if self._asks else None
 
     async def _round(self, asks: Sequence[_Ask]) -> None:
         """Decide them in their order, write all of it at once, answer."""

@@ -7,7 +7,7 @@ Rule 4: the peer is not trusted: whatever breaks the rules of the conversation e
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import DecodeError
 
@@ -159,6 +159,7 @@ class Session:
         if hello.run_id == self.known.run_id:
             self._vitals, self._problems = self.known.vitals, self.known.problems
             self._sequence = self._stored = self._acknowledged = self.known.sequence
+        self.known = replace(self.known, vitals=Vitals(), problems=Problems())  # large, and of no use any more
         welcome = Welcome(epoch=self.epoch, stored_sequence=self._stored, vitals_interval_s=self.interval_s)
         met = Met(
             machine_id=self.known.machine_id,

@@ -58,7 +58,8 @@ class Conversation:
         try:
             async with self.limit:
                 self.session = await begin()
-                self.limit.reschedule(asyncio.get_running_loop().time() + hello_s)
+                if not self.because:  # else it was cut off meanwhile, and the limit is now
+                    self.limit.reschedule(asyncio.get_running_loop().time() + hello_s)
                 await self._listen(self.session)
         except TimeoutError:
             self.because = self.because or f"cannot go on: no hello within {hello_s:g} s"

@@ -11,7 +11,7 @@ from enrolment_desk import Book, Settings, asking, csr_of, minted_in, showing
 from bedplate.v1.enrolment_pb2 import EnrolRequest, Evidence
 from provisioner.access import Caller, RefusedError
 from provisioner.config import Config
-from provisioner.enrolment import EnrolmentServicer, Renewals
+from provisioner.enrolment import ROUND, EnrolmentServicer, Renewals
 from provisioner.pki import authority, identity, new_key
 from provisioner.world import Accepted, Asked, Certified, Forgotten, TokenRevoked, TokenUsed
 
@@ -162,6 +162,24 @@ async def test_many_that_come_at_once_are_written_together(book, door):
     await asyncio.gather(*(door.enrol(asking(minted)) for _ in range(50)))
     assert len(book.world.machines) == 50
     assert book.writes - before <= 2
+
+
+@case
+async def test_thousands_that_come_at_once_leave_room_for_others_in_between(book, door):
+    minted = await minted_in(book, uses=0)
+    before = book.writes
+    await asyncio.gather(*(door.enrol(asking(minted)) for _ in range(3 * ROUND)))
+    assert len(book.world.machines) == 3 * ROUND
+    assert book.writes - before >= 3
+
+
+@case
+async def test_a_fault_in_one_round_does_not_strand_the_next(book, door):
+    minted = await minted_in(book, uses=0)
+    book.world = replace(book.world, tokens=None)
+    asks = (door.enrol(asking(minted)) for _ in range(ROUND + 1))
+    answers = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 3)
+    assert all(isinstance(answer, RefusedError) for answer in answers)
 
 
 @case
