@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := nodeagent provisioner tests protos docs
 
-.PHONY: help setup dev check lint test bench protos golden lock
+.PHONY: help setup dev check lint test bench protos golden released lock
 
 help: ## Print the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ protos: .venv/stamp ## Generate the Python of the protos and docs/api.md again.
 
 golden: .venv/stamp ## Write the expected snapshots and matrices of the captured machines again; look at the difference.
 	@$(BIN)/python -m tests.golden
+
+released: .venv/stamp ## At a release: keep this version as the last one, for the tests of compatibility.
+	@$(BIN)/python -m tests.release
 
 lock: .venv/stamp ## Resolve the dependencies again: the newest that pyproject.toml allows.
 	$(BIN)/uv pip compile pyproject.toml --extra provisioner --group dev --universal --python-version 3.11 --upgrade \

@@ -38,7 +38,9 @@ def problem_lines(problems: Problems) -> list[str]:
     """'gpus 0000:53:00.0: lost: no answer', a line each."""
     lines = []
     for problem in problems.problems:
-        kind = problem.Kind.Name(problem.kind).removeprefix("KIND_").replace("_", " ").lower()
+        known = problem.kind in problem.Kind.values()  # a younger agent may have more
+        word = problem.Kind.Name(problem.kind) if known else f"kind {problem.kind}"
+        kind = word.removeprefix("KIND_").replace("_", " ").lower()
         lines.append(f"{' '.join(filter(None, (problem.probe, problem.part)))}: {kind}: {problem.detail}")
     return lines
 

@@ -234,18 +234,21 @@ def _bounded(message: Vitals | Problems, what: str) -> bytes:
 
 
 def applied(before: Vitals, delta: Delta) -> Vitals:
-    """The vitals after a delta. PeerError where it names a part of vitals that does not exist, or has too many."""
+    """The vitals after a delta. PeerError where there are too many.
+
+    Of a younger agent's vitals, sections that we do not know are left out: merged as unknown fields they would pile up.
+    """
     after = Vitals()
     if not delta.whole:
         after.CopyFrom(before)
     if delta.vitals.HasField("host"):
-        after.ClearField("host")
-    after.MergeFrom(delta.vitals)
+        after.host.CopyFrom(delta.vitals.host)
+    for section in MAPS:
+        getattr(after, section).MergeFrom(getattr(delta.vitals, section))
     for key in delta.gone:
         section, _, name = key.partition("/")
-        if section not in MAPS:
-            raise PeerError(f"no vitals are named {key[:80]!r}")
-        getattr(after, section).pop(name, None)
+        if section in MAPS:
+            getattr(after, section).pop(name, None)
     if sum(len(getattr(after, section)) for section in MAPS) > MOST_ENTRIES:
         raise PeerError(f"more than {MOST_ENTRIES} entries of vitals")
     return after

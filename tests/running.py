@@ -1,6 +1,7 @@
 """The real programs, started as an operator would start them, each in a folder of the test's own."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -8,12 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 BIN = Path(sys.executable).parent
 LIMIT_S = 30.0
+PAUSE = Event()
 
 
 def free_ports(count: int) -> list[int]:
@@ -23,6 +27,14 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def until(true: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+    """AssertionError where it does not become true."""
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline
+        PAUSE.wait(0.1)
 
 
 def toml(**values: object) -> str:
@@ -73,9 +85,14 @@ class Program:
         return self.process.returncode
 
 
+def environment_of(home: Path | None) -> dict[str, str]:
+    """For programs of this checkout, or of another version that was unpacked into `home`."""
+    return {**os.environ, "PYTHONPATH": str(home)} if home else dict(os.environ)
+
+
 @contextlib.contextmanager
-def started(name: str, *command: str, folder: Path) -> Iterator[Program]:
-    """A program of this checkout; ended at the end of the block, kindly or not."""
+def started(name: str, *command: str, folder: Path, home: Path | None = None) -> Iterator[Program]:
+    """A program of this checkout, or of `home`; ended at the end of the block, kindly or not."""
     log = folder / f"{name}.log"
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener,
@@ -84,13 +101,14 @@ def started(name: str, *command: str, folder: Path) -> Iterator[Program]:
     ):
         path = f"{short}/notify"
         listener.bind(path)
-        environment = {**os.environ, "NOTIFY_SOCKET": path, "PYTHONWARNINGS": "default"}
+        environment = {**environment_of(home), "NOTIFY_SOCKET": path, "PYTHONWARNINGS": "default"}
         process = subprocess.Popen(
             [str(BIN / command[0]), *command[1:]],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
             env=environment,
+            cwd=home,
         )
         program = Program(process, log, listener, [])
         try:
@@ -130,25 +148,29 @@ class Site:
         assert not check or done.returncode == 0, done.stderr
         return done
 
+    def machines(self) -> list[dict[str, Any]]:
+        """As `bedplate machines -o json` tells them."""
+        return list(json.loads(self.bedplate("machines", "-o", "json").stdout))
+
     def token(self, *arguments: str) -> Path:
         path = self.folder / "join-token"
         path.touch(mode=0o600)
         path.write_text(self.bedplate("token", "create", *arguments).stdout)
         return path
 
-    def run(self) -> contextlib.AbstractContextManager[Program]:
-        return started("provisioner", "provisioner", "--config", str(self.config), "run", folder=self.folder)
+    def run(self, home: Path | None = None) -> contextlib.AbstractContextManager[Program]:
+        command = ("provisioner", "--config", str(self.config), "run")
+        return started("provisioner", *command, folder=self.folder, home=home)
 
 
-def site(folder: Path, **settings: object) -> Site:
+def site(folder: Path, home: Path | None = None, **settings: object) -> Site:
     """A provisioner that was initialised, with a context for its admin; not running yet."""
     port, enrol_port = free_ports(2)
     made = Site(folder, port, enrol_port)
     values = {"state": folder / "provisioner", "listen": f"127.0.0.1:{port}", "enrol_listen": f"127.0.0.1:{enrol_port}"}
     made.config.write_text(toml(**{**values, **settings}))
-    subprocess.run(
-        [str(BIN / "provisioner"), "--config", str(made.config), "init"], check=True, capture_output=True, timeout=60
-    )
+    command = [str(BIN / "provisioner"), "--config", str(made.config), "init"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment_of(home), cwd=home)
     credentials = folder / "provisioner" / "admin"
     made.bedplate(
         "context", "add", "test", "--address", f"127.0.0.1:{port}", "--credentials", str(credentials), "--use"
@@ -157,7 +179,7 @@ def site(folder: Path, **settings: object) -> Site:
 
 
 @contextlib.contextmanager
-def agent(folder: Path, token: Path | None, **settings: object) -> Iterator[Program]:
+def agent(folder: Path, token: Path | None, home: Path | None = None, **settings: object) -> Iterator[Program]:
     """The agent on this host, or with `root` on a captured one."""
     folder.mkdir(exist_ok=True)
     config = folder / "nodeagent.toml"
@@ -166,5 +188,5 @@ def agent(folder: Path, token: Path | None, **settings: object) -> Iterator[Prog
         if token:
             values["join_token_file"] = token
         config.write_text(toml(**values))
-        with started("nodeagent", "nodeagent", "run", "--config", str(config), folder=folder) as program:
+        with started("nodeagent", "nodeagent", "run", "--config", str(config), folder=folder, home=home) as program:
             yield program

@@ -241,3 +241,10 @@ def test_text_is_wrapped_and_flowed_within_the_width():
     assert flowed(["mlx5_0", "mlx5_1", "mlx5_2"], 20, first="  ") == ["  mlx5_0, mlx5_1,", "  mlx5_2"]
     assert cut("bedplate", 5) == "bedp…"
     assert cut("abc", 3) == "abc"
+
+
+def test_agents_of_two_versions_are_told_apart_in_the_wide_list():
+    fleet = [machine(1, agent_version="0.1.0"), machine(2, agent_version="0.2.0")]
+    heading, one, two, _ = machines.machines(fleet, Terminal(), NOW, wide=True)
+    assert "AGENT" in heading
+    assert ("0.1.0" in one, "0.2.0" in two) == (True, True)

@@ -205,6 +205,8 @@ def _problems(problems: Sequence[Problem], terminal: Terminal, *, everything: bo
 
 
 def _problem(problem: Problem) -> str:
-    kind = Problem.Kind.Name(problem.kind).removeprefix("KIND_").lower().replace("_", " ")
+    known = problem.kind in Problem.Kind.values()  # a younger agent may have more
+    word = Problem.Kind.Name(problem.kind) if known else f"kind {problem.kind}"
+    kind = word.removeprefix("KIND_").lower().replace("_", " ")
     part = f" {problem.part}" if problem.part else ""
     return f"{problem.probe}{part}: {kind}: {problem.detail}" if problem.detail else f"{problem.probe}{part}: {kind}"
