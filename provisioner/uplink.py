@@ -47,6 +47,7 @@ class Conversation:
     task: "asyncio.Task[None] | None"
     session: Session | None = None  # until it is known what is stored
     under_way: set["asyncio.Task[None]"] = field(default_factory=set)
+    writes: set["asyncio.Task[None]"] = field(default_factory=set)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     ack_timer: asyncio.TimerHandle | None = None
     limit: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
@@ -94,6 +95,13 @@ class Conversation:
                         await self.handle(self.session.recalled(body, self.fleet.now()))
 
     async def send(self, message: SessionResponse) -> None:
+        """A write that began is never cancelled: for gRPC it would be under way still, and it would refuse the next."""
+        task = asyncio.create_task(self._write(message), name=f"write to {self.machine_id}")
+        self.writes.add(task)
+        task.add_done_callback(self.writes.discard)
+        await asyncio.shield(task)
+
+    async def _write(self, message: SessionResponse) -> None:
         """That the peer is gone is noticed by whoever reads."""
         async with self.writing:
             try:
