@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from provisioner.world import Facts
 
-HEAD = "0001"  # the migration that these tables are; a test says so
+HEAD = "0002"  # the migration that these tables are; a test says so
 
 metadata = MetaData()
 _KEY = BigInteger().with_variant(Integer(), "sqlite")  # there, the row's own number: no index beside it
@@ -133,4 +133,31 @@ answers = Table(
     Column("response", LargeBinary, nullable=False),
     Column("at", Double, nullable=False),
     Index("answers_by_age", "at"),
+)
+
+audit = Table(  # a chain, see provisioner.chain: never changed, never pruned
+    "audit",
+    metadata,
+    Column("sequence", _KEY, primary_key=True, autoincrement=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("machine_id", Text, nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("previous_sha256", LargeBinary, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Index("audit_by_who", "who", "sequence"),
+    Index("audit_by_machine", "machine_id", "sequence"),
+    Index("audit_by_age", "at_ns"),
+)
+
+audit_head = Table(  # one row: the last entry's place and hash
+    "audit_head",
+    metadata,
+    Column("id", _KEY, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
 )
