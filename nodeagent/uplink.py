@@ -3,6 +3,8 @@
 Rule 1: the agent dials out only. Presence is the stream itself, kept alive by HTTP/2 pings that the gRPC core answers.
 Rule 2: every stream has a channel of its own, so that a new certificate and a new address are taken at once.
 Rule 3: when to dial again, and what to send, is the session's to say.
+Rule 4: whatever the other end does, it holds up nobody here: a stream that takes nothing for a while is given up, and
+        what was not foreseen costs one stream, never the agent.
 """
 
 import asyncio
@@ -19,12 +21,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bedplate.v1.snapshot_pb2 import Snapshot
 from bedplate.v1.uplink_pb2 import SessionRequest, SessionResponse
 from bedplate.v1.uplink_pb2_grpc import UplinkStub
+from nodeagent.errors import BedplateError
 from nodeagent.meeting import Met, trouble
 from nodeagent.refusal import retry_after
 from nodeagent.session import PeerError, Session, State
 
 LOG = logging.getLogger("nodeagent")
 WELCOME_S = 30.0
+PATIENCE_S = 10.0
 GOODBYE_S = 2.0
 CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
@@ -70,6 +74,7 @@ class Uplink:
     said: Callable[[str], None] = LOG.info
     address: str = ""
     refused: Callable[[str], None] = LOG.debug  # told why this machine's certificate is taken no more, or ""
+    patience_s: float = PATIENCE_S  # with an end that takes nothing of what is sent
     _call: Call | None = None
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -97,25 +102,32 @@ class Uplink:
             if identity is None:
                 await self._pause(None)
                 continue
-            addresses = identity.uplink_addresses
-            self.address = addresses[self._attempts % len(addresses)]
-            self._attempts += 1
-            await self._talk(identity)
+            try:
+                await self._talk(identity)
+            except BedplateError as error:
+                self._give_up(str(error))
+            except Exception as error:
+                LOG.exception("cannot talk to %s", self.address)
+                self._give_up(f"cannot talk to {self.address}: {type(error).__name__}: {error}")
 
     async def stop(self, because: str) -> None:
         """Say goodbye, and give the word a moment to arrive."""
         self._leaving = True
         call = self._call
         messages = self.session.goodbye(because, self.clock())
-        if call is None or not messages:
+        if call is None or call.done() or not messages:
             return
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await self._write(call, messages)
                 await call.done_writing()
                 await self._over.wait()  # whoever reads the stream reads it to its end
-        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
+        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, PeerError):
             LOG.debug("the goodbye may not have arrived")
+
+    def _give_up(self, because: str) -> None:
+        self.session.lost(because, self.clock())
+        self.said(because)
 
     async def _until_dialling(self) -> None:
         while not self.session.ready or self.clock() < self.session.dial_at:
@@ -132,6 +144,7 @@ class Uplink:
     async def _talk(self, identity: Identity) -> None:
         """One stream, from dialling to its loss."""
         session, because, retry_after_s = self.session, "", None
+        self.address = self._next(identity.uplink_addresses)
         try:
             async with channel(identity, self.address) as link:
                 self._over.clear()
@@ -148,6 +161,10 @@ class Uplink:
             because = f"cannot go on with {self.address}: {error}"
         except TimeoutError:
             because = f"cannot reach {self.address}: no welcome within {WELCOME_S:.0f} s"
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise  # it is we who are to end; otherwise it is the stream that was given up
+            because = f"cannot go on with {self.address}: it took nothing for {self.patience_s:g} s"
         finally:
             self._call = None
             self._over.set()
@@ -165,12 +182,13 @@ class Uplink:
     async def _converse(self, call: Call) -> None:
         sent_at = Timestamp()
         sent_at.FromNanoseconds(time.time_ns())
-        await self._write(call, self.session.connected(self.clock(), sent_at))
         async with asyncio.timeout(WELCOME_S) as limit:
-            while isinstance(message := await call.read(), SessionResponse):
+            for message in self.session.connected(self.clock(), sent_at):
+                await call.write(message)  # waits for the connection too
+            while isinstance(heard := await call.read(), SessionResponse):
                 if self._leaving:
                     continue
-                await self._write(call, self.session.receive(message, self.clock()))
+                await self._write(call, self.session.receive(heard, self.clock()))
                 if self.session.state is State.OPEN and limit.when() is not None:
                     limit.reschedule(None)
                     self.refused("")
@@ -183,13 +201,25 @@ class Uplink:
         if messages and (call := self._call):
             try:
                 await self._write(call, messages)
-            except (grpc.RpcError, asyncio.InvalidStateError):
+            except (grpc.RpcError, asyncio.InvalidStateError, PeerError):
                 LOG.debug("the stream broke while sending")
 
     async def _write(self, call: Call, messages: Sequence[SessionRequest]) -> None:
-        async with self._sending:
-            for message in messages:
-                await call.write(message)
+        """PeerError where the other end takes nothing for too long: what waits then is lost with the stream."""
+        try:
+            async with asyncio.timeout(self.patience_s), self._sending:
+                for message in messages:
+                    await call.write(message)
+        except TimeoutError:
+            call.cancel()
+            raise PeerError(f"it took nothing for {self.patience_s:g} s") from None
+
+    def _next(self, addresses: Sequence[str]) -> str:
+        """The provisioner's addresses, one after the other."""
+        if not addresses:
+            raise BedplateError("cannot dial: the identity names no address; remove identity.json to enrol again")
+        self._attempts += 1
+        return addresses[(self._attempts - 1) % len(addresses)]
 
 
 async def ended(call: Call) -> str:
