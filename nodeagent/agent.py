@@ -21,6 +21,7 @@ from nodeagent.credentials import Have, Want
 from nodeagent.decision import Settled, Step, Todo, Wait
 from nodeagent.errors import BedplateError
 from nodeagent.host import Host
+from nodeagent.logs import OnChange
 from nodeagent.observe import Observer
 from nodeagent.probes import EVERYTHING
 from nodeagent.session import State
@@ -48,6 +49,7 @@ class Agent:
     because: str = "the first scan has not ended"
     _identity_because: str = ""
     _step: "asyncio.Task[None] | None" = None
+    _log: OnChange = field(default_factory=OnChange)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _seen: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -109,9 +111,12 @@ class Agent:
             await step.take(self.door)
             self.uplink.wake()
         except BedplateError as error:
-            LOG.warning("%s", error)
-        except Exception:
-            LOG.exception("cannot take %s", step)
+            self._log.say("step", str(error), logging.WARNING)
+        except Exception as error:  # not foreseen: the trace of it, once
+            if self._log.say("step", f"cannot take {step}: {type(error).__name__}: {error}", logging.ERROR):
+                LOG.info("where that failed", exc_info=True)
+        else:
+            self._log.forget("step")
 
 
 def sentence(uplink: Uplink, identity: str, snapshot: Snapshot) -> str:

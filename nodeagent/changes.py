@@ -12,6 +12,7 @@ import ctypes
 import errno
 import socket
 import struct
+import time
 from collections.abc import Callable, Collection
 
 EVERYTHING = "everything"  # what the frame of the probes calls it too
@@ -62,6 +63,7 @@ class Changes:
         self._settle_s = settle_s
         self._names: set[str] = set()
         self._woken = asyncio.Event()
+        self._settled_at = 0.0
         self._sockets: list[socket.socket] = []
 
     def listen(self) -> None:
@@ -70,9 +72,11 @@ class Changes:
         self._add("network interfaces", NETLINK_ROUTE, GROUPS, of_rtnetlink)
 
     async def next(self) -> frozenset[str]:
-        """The names that woke us, once the burst is over. Waits for ever where nothing happens."""
+        """The names that woke us, once the burst is over. Waits for ever where nothing happens; who gives up waiting
+        and asks again has lost nothing.
+        """
         await self._woken.wait()
-        await asyncio.sleep(self._settle_s)
+        await asyncio.sleep(max(0.0, self._settled_at - time.monotonic()))
         names, self._names = frozenset(self._names), set()
         self._woken.clear()
         return names
@@ -87,6 +91,8 @@ class Changes:
         """Something became stale; from the kernel, or from whoever knows better."""
         news = {name for name in names if not self._interest or name == EVERYTHING or name in self._interest}
         if news:
+            if not self._woken.is_set():
+                self._settled_at = time.monotonic() + self._settle_s
             self._names |= news
             self._woken.set()
 

@@ -195,7 +195,7 @@ class _Attempt:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, EnrolmentError) and error.code is grpc.StatusCode.PERMISSION_DENIED:
             self.door.refused(str(error))
-        if isinstance(error, BedplateError):
+        if isinstance(error, Exception):  # also one that nobody foresaw, or it is tried again with every tick
             self.door.put_off(str(error), getattr(error, "again_in_s", AGAIN_S))
 
 
@@ -234,9 +234,12 @@ def plain(credentials: Credentials, token_id: str, now: float) -> dict[str, Any]
 async def _child(request: dict[str, Any]) -> dict[str, Any]:
     """Run `nodeagent.keys` with one question. It ends with the question, whatever becomes of us."""
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "nodeagent.keys", stdin=pipe, stdout=pipe, stderr=pipe
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "nodeagent.keys", stdin=pipe, stdout=pipe, stderr=pipe
+        )
+    except OSError as error:
+        raise BedplateError(f"cannot work with keys: cannot start {sys.executable}: {error.strerror}") from error
     try:
         async with asyncio.timeout(CHILD_S):
             out, said = await process.communicate(json.dumps(request).encode())

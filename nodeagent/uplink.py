@@ -71,7 +71,7 @@ class Uplink:
     session: Session
     identity: Callable[[], Identity | None]
     clock: Callable[[], float] = time.monotonic
-    said: Callable[[str], None] = LOG.info
+    said: Callable[[str], object] = LOG.info
     address: str = ""
     refused: Callable[[str], None] = LOG.debug  # told why this machine's certificate is taken no more, or ""
     patience_s: float = PATIENCE_S  # with an end that takes nothing of what is sent
