@@ -59,7 +59,8 @@ class Agent:
         decision = credentials.plan(self.have(), self.want)
         self._identity_because = decision.because
         self.because = sentence(self.uplink, decision.because, self.snapshot)
-        self.say(self.because)
+        if self.uplink.session.state is not State.GREETING:  # for the time of an attempt the last word stands
+            self.say(self.because)
         match decision:
             case Todo() if self._step is None or self._step.done():
                 self._step = asyncio.create_task(self._take(decision.steps[0]), name="step")

@@ -12,6 +12,7 @@ The states, and what leads on:
     CLOSED -connected-> GREETING -Welcome-> OPEN -lost, Dismissal, goodbye-> CLOSED
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
@@ -38,6 +39,7 @@ WINDOW = 16
 INTERVAL_S = 300.0  # until the provisioner says its own
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 60.0
+SOON_S, LATE_S = 0.5, 3600.0  # what the provisioner may ask for: neither a spin nor never
 STEADY_S = 10.0  # a stream that stood this long was a success, and the back-off begins anew
 
 
@@ -161,8 +163,8 @@ class Session:
         bound = min(LAST_RETRY_S, FIRST_RETRY_S * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
         wait_s = bound * self.random.uniform(0.5, 1.0)
-        if retry_after_s is not None:
-            wait_s = retry_after_s * self.random.uniform(1.0, 1.25)
+        if retry_after_s is not None and not math.isnan(retry_after_s):
+            wait_s = min(max(retry_after_s, SOON_S), LATE_S) * self.random.uniform(1.0, 1.25)
         self._close(because, now)
         self.dial_at = now + wait_s
 

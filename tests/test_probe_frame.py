@@ -195,3 +195,29 @@ def test_the_folder_is_the_registry_and_each_probe_says_when_it_is_stale():
     assert [probe.name for probe in probes] == sorted(probe.name for probe in probes)
     assert {"identity", "pci", "links", "rdma", "disks", "host_vitals"} <= {probe.name for probe in probes}
     assert [probe.name for probe in probes if not probe.on and not probe.every_s] == []
+
+
+@pytest.mark.parametrize(
+    ("run", "detail"),
+    [
+        (lambda _host: None, "cannot probe p: AttributeError: 'NoneType' object has no attribute 'problems'"),
+        (failing(Unanswered("NO_SUCH_KIND", "cannot ask p: why")), "cannot ask p: why"),
+        (failing(ValueError("sys/\udcff")), "cannot probe p: ValueError: sys/\\udcff"),
+    ],
+)
+def test_a_probe_that_breaks_beyond_its_own_code_is_a_problem_and_is_tried_again(tmp_path, run, detail):
+    observer = Observer(machine(tmp_path), [Probe("p", run, limit_s=0.5)])
+    for now in (0.0, RETRY_S):
+        (problem,) = observer.observe(now).problems
+        assert (problem.kind, problem.detail) == (Problem.KIND_FAILED, detail)
+
+
+def test_a_probe_that_gets_no_thread_is_a_problem_and_runs_once_there_is_one(tmp_path):
+    observer = Observer(machine(tmp_path), [says("p", named("gpu-1"))])
+    before = threading.stack_size(1 << 50)  # more than any machine has
+    try:
+        (problem,) = observer.observe(0.0).problems
+    finally:
+        threading.stack_size(before)
+    assert problem.detail == "cannot probe p: can't start new thread"
+    assert observer.observe(RETRY_S).inventory.identity.hostname == "gpu-1"

@@ -8,7 +8,7 @@ from trees import machine
 from bedplate.v1.snapshot_pb2 import Problem
 from nodeagent.errors import Unanswered
 from nodeagent.host import live
-from nodeagent.observe import scan
+from nodeagent.observe import Observer, scan
 from nodeagent.probes import cpu, filesystems, host_vitals, identity, memory, numa, operating_system
 
 CPUINFO = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Platinum 8480C\nflags\t\t: fpu {more} sse\n\nprocessor\t: 1\n"
@@ -157,3 +157,11 @@ def test_this_host_is_seen_without_a_problem_of_its_own_probes():
 def test_a_question_without_a_door_is_unanswered():
     with pytest.raises(Unanswered, match="cannot ask weather: this agent has no such door"):
         live().ask("weather")
+
+
+def test_a_name_that_the_host_gets_after_the_first_look_is_seen(tmp_path):
+    host = machine(tmp_path, {"proc/sys/kernel/hostname": "localhost"})
+    observer = Observer(host)
+    assert observer.observe(0.0).inventory.identity.hostname == "localhost"
+    (tmp_path / "proc/sys/kernel/hostname").write_text("gpu-03\n")
+    assert observer.observe(60.0).inventory.identity.hostname == "gpu-03"

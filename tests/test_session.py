@@ -146,6 +146,19 @@ def test_a_dismissal_says_when_to_come_back() -> None:
     assert wire.here.because == "dismissed: stopping"
 
 
+@pytest.mark.parametrize(("said_s", "waits_s"), [(0.0, 0.5), (1e9, 3600.0), (float("inf"), 3600.0), (-1.0, 0.5)])
+def test_a_time_to_come_back_at_is_honoured_within_reason(said_s: float, waits_s: float) -> None:
+    here = agent_side.Session(RUN, "1.0", Random(3))  # noqa: S311
+    here.lost("dismissed", 0.0, said_s)
+    assert waits_s <= here.dial_at <= 1.25 * waits_s
+
+
+def test_a_time_to_come_back_at_that_is_no_number_is_none() -> None:
+    here = agent_side.Session(RUN, "1.0", Random(3))  # noqa: S311
+    here.lost("dismissed", 0.0, float("nan"))
+    assert 0.5 <= here.dial_at <= 1.0
+
+
 COUNTS = st.dictionaries(st.sampled_from(["eth0", "eth1", "eth2"]), st.integers(0, 3))
 MOVES = st.lists(
     st.one_of(

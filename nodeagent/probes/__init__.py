@@ -33,6 +33,7 @@ INVENTORY_LIMIT_S = 5.0
 RETRY_S = 60.0
 # Ticks come a little early and a little late: what is due within a tenth of its time is due.
 EARLY = 0.1
+KINDS = dict(Problem.Kind.items())
 EVERYTHING = frozenset({"everything"})  # wakes every probe
 
 _log = logging.getLogger(__name__)
@@ -104,16 +105,20 @@ class Frame:
         """
         self._take_late()
         due = [run for run in self._runs.values() if run.due(now, woken)]
-        for run in due:
-            self._start(run, now)
-        self._wait(due)
+        self._wait([run for run in due if self._start(run, now)])
         return [run.answer for run in self._runs.values()]
 
-    def _start(self, run: _Run, now: float) -> None:
+    def _start(self, run: _Run, now: float) -> bool:
+        """Whether there will be an answer: a host that is out of threads gives none."""
         run.started = now
-        run.running = True
         name = f"probe-{run.probe.name}"
-        threading.Thread(target=self._answer, args=(run.probe,), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._answer, args=(run.probe,), name=name, daemon=True).start()
+        except RuntimeError as error:
+            run.answer = Answer(run.answer.part, (_problem(run.probe, str(error)),), failed=True)
+            return False
+        run.running = True
+        return True
 
     def _answer(self, probe: Probe) -> None:
         self._answers.put((probe.name, ask(probe, self._host.view())))
@@ -143,25 +148,30 @@ class Frame:
 
 
 def _give_up(run: _Run) -> None:
-    detail = f"cannot probe {run.probe.name}: no answer within {run.probe.limit_s:g} s"
-    problem = Problem(probe=run.probe.name, kind=Problem.KIND_TIMEOUT, detail=detail)
+    problem = _problem(run.probe, f"no answer within {run.probe.limit_s:g} s", Problem.KIND_TIMEOUT)
     run.answer = Answer(run.answer.part, (problem,), failed=True)
 
 
 def ask(probe: Probe, host: Host) -> Answer:
     """Runs one probe, here and now. `host` is a view of its own."""
     try:
-        part = probe.run(host)
+        return _answered(probe, host, probe.run(host))
     except Unanswered as error:
-        kind = Problem.Kind.Value(f"KIND_{error.kind}")
+        kind = KINDS.get(f"KIND_{error.kind}", Problem.KIND_FAILED)
         return _failed(probe, host, Problem(probe=probe.name, kind=kind, detail=error.detail))
     except Exception as error:  # noqa: BLE001 - a broken probe is a fact about the machine, whatever broke it
         _log.debug("probe %s failed", probe.name, exc_info=True)
-        detail = f"cannot probe {probe.name}: {type(error).__name__}: {_one_line(error)}"
-        return _failed(probe, host, Problem(probe=probe.name, kind=Problem.KIND_FAILED, detail=detail))
+        return _failed(probe, host, _problem(probe, f"{type(error).__name__}: {_one_line(error)}"))
+
+
+def _answered(probe: Probe, host: Host, part: Snapshot) -> Answer:
     problems = [Problem(probe=probe.name, kind=p.kind, part=p.part, detail=p.detail) for p in part.problems]
     part.ClearField("problems")
     return Answer(part, (*problems, *_unread(probe, host.root.notes)))
+
+
+def _problem(probe: Probe, why: str, kind: Problem.Kind.ValueType = Problem.KIND_FAILED) -> Problem:
+    return Problem(probe=probe.name, kind=kind, detail=f"cannot probe {probe.name}: {why}")
 
 
 def _failed(probe: Probe, host: Host, problem: Problem) -> Answer:
@@ -187,4 +197,4 @@ def _unread_one(probe: Probe, note: Note) -> Problem:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())[:300]

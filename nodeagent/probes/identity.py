@@ -5,6 +5,7 @@ from nodeagent.host import Host
 from nodeagent.root import Root
 
 ON = ("dmi",)
+EVERY_S = 60.0  # a host may get its name after the agent has started, and no event says so
 
 DMI = {
     "vendor": "sys_vendor",
