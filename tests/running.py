@@ -152,6 +152,10 @@ class Site:
         """As `bedplate machines -o json` tells them."""
         return list(json.loads(self.bedplate("machines", "-o", "json").stdout))
 
+    def initialise(self, home: Path | None = None) -> None:
+        command = [str(BIN / "provisioner"), "--config", str(self.config), "init"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment_of(home), cwd=home)
+
     def token(self, *arguments: str) -> Path:
         path = self.folder / "join-token"
         path.touch(mode=0o600)
@@ -169,8 +173,7 @@ def site(folder: Path, home: Path | None = None, **settings: object) -> Site:
     made = Site(folder, port, enrol_port)
     values = {"state": folder / "provisioner", "listen": f"127.0.0.1:{port}", "enrol_listen": f"127.0.0.1:{enrol_port}"}
     made.config.write_text(toml(**{**values, **settings}))
-    command = [str(BIN / "provisioner"), "--config", str(made.config), "init"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment_of(home), cwd=home)
+    made.initialise(home)
     credentials = folder / "provisioner" / "admin"
     made.bedplate(
         "context", "add", "test", "--address", f"127.0.0.1:{port}", "--credentials", str(credentials), "--use"

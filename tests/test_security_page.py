@@ -1,0 +1,34 @@
+"""What docs/security.md says about who may do what is what the two programs do."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from nodeagent import access as agent_access
+from provisioner import access
+
+PAGE = Path(__file__).resolve().parent.parent / "docs/security.md"
+
+
+def _table(heading: str) -> dict[str, set[str]]:
+    """'| viewer | `Fleet.GetStatus`, … |' -> {'viewer': {'Fleet.GetStatus', …}}, of the table with this heading"""
+    after = PAGE.read_text().split(f"| {heading} |\n", 1)[1]
+    rows = [line.split("|") for line in after.split("\n\n", 1)[0].splitlines()[1:]]
+    return {row[1].strip(): set(re.findall(r"`([\w.]+)`", row[2])) for row in rows}
+
+
+def _methods(given: Mapping[str, str]) -> dict[str, set[str]]:
+    """{'/bedplate.v1.Fleet/GetStatus': 'viewer'} -> {'viewer': {'Fleet.GetStatus'}}"""
+    tables: dict[str, set[str]] = {}
+    for path, who in given.items():
+        tables.setdefault(who, set()).add(".".join(path.split(".")[-1].split("/")))
+    return tables
+
+
+def test_who_may_do_what_at_the_provisioner_is_documented_method_by_method() -> None:
+    given = {path: who.value for path, who in access.METHODS.items()}
+    assert _table("who | methods") == _methods(given), "docs/security.md and METHODS of provisioner/access.py differ"
+
+
+def test_who_may_do_what_on_a_host_is_documented_method_by_method() -> None:
+    assert _table("who | methods of the agent") == _methods(agent_access.METHODS)
