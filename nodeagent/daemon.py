@@ -30,6 +30,7 @@ from nodeagent.config import Config
 from nodeagent.enrolment import Newcomer
 from nodeagent.errors import ConfigError
 from nodeagent.host import Host, live, replayed
+from nodeagent.identity import IDENTITY
 from nodeagent.lock import alone
 from nodeagent.notify import notify, watchdog_interval_s
 from nodeagent.nvml.client import Client
@@ -67,7 +68,7 @@ class Daemon:
             loop.add_signal_handler(number, self._asked_to_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(alone(self.config.folder))
+            stack.enter_context(alone(self.config.folder, somebody=(self.config.folder / IDENTITY).exists()))
             agent = self._agent(stack)
             await self._first(agent.tick)
             await stack.enter_async_context(serve(self.config, agent))

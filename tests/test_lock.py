@@ -22,8 +22,28 @@ from nodeagent.errors import BedplateError
 from nodeagent.lock import alone
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 try:
-    with alone(pathlib.Path(sys.argv[1])):
+    with alone(pathlib.Path(sys.argv[1]), somebody="somebody" in sys.argv):
         pass
+except BedplateError as error:
+    print(error)
+"""
+
+
+READ_ONLY = """
+set -e
+mount -t tmpfs -o mode=0700 none "$1"
+touch "$1/lock"
+mount -o remount,ro "$1"
+shift
+exec "$@"
+"""
+TAKING = """
+import pathlib, sys
+from nodeagent.errors import BedplateError
+from nodeagent.lock import alone
+try:
+    with alone(pathlib.Path(sys.argv[1]), somebody="somebody" in sys.argv):
+        print("held")
 except BedplateError as error:
     print(error)
 """
@@ -76,3 +96,20 @@ def test_a_state_folder_without_room_is_refused(tmp_path):
     command = [sys.executable, "-c", WITHOUT_ROOM, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"cannot write state folder {tmp_path}: File too large\n"
+
+
+def test_a_machine_that_is_somebody_goes_on_without_room(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_ROOM, str(tmp_path), "somebody"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert "File too large; it works until the certificate has to be renewed" in done.stderr
+
+
+@pytest.mark.parametrize(("who", "told"), [("somebody", "held"), ("nobody", "cannot use state folder ")])
+def test_a_disk_that_turned_read_only_keeps_out_only_who_is_nobody_yet(tmp_path, who, told):
+    taking = [sys.executable, "-c", TAKING, str(tmp_path), who]
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", READ_ONLY, "sh", str(tmp_path), *taking]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode and not done.stdout:
+        return  # this kernel gives us no mounts of our own
+    assert done.stdout.startswith(told), done.stderr
