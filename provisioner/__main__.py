@@ -61,10 +61,10 @@ def cli(context: click.Context, config: Path | None, state: Path | None) -> None
 @click.pass_obj
 def init(where: _Where, admin: str) -> None:
     """Make the CA and the first admin's credentials in the state folder."""
-    from provisioner import credentials  # noqa: PLC0415 - `--help` does without
+    from provisioner import onhost  # noqa: PLC0415 - `--help` does without
 
     config = where.read()
-    made = credentials.init(config.folder, now=time.time(), admin=admin)
+    made = onhost.init(config.folder, admin, time.time())
     click.echo(f"made a CA in {config.folder}; its fingerprint is sha256:{made.sha256.hex()}")
     click.echo(f"made credentials for {admin} (admin) in {config.folder / 'admin'}; keep its key secret")
     click.echo("")
@@ -92,10 +92,36 @@ def run(where: _Where) -> None:
 @click.pass_obj
 def credential(where: _Where, name: str, role: str, out: Path) -> None:
     """Make credentials for a person or a tool: a folder for `bedplate context add`."""
-    from provisioner import credentials  # noqa: PLC0415 - `--help` does without
+    from provisioner import onhost  # noqa: PLC0415 - `--help` does without
 
-    credentials.write_credential(credentials.load(where.read().folder), name, role, out, now=time.time())
+    onhost.credential(where.read().folder, name, role, out, time.time())
     click.echo(f"made credentials for {name} ({role}) in {out}; hand over the folder, and keep its key secret")
+
+
+@cli.group()
+def audit() -> None:
+    """The record of who wrote what; `bedplate audit` lists it."""
+
+
+@audit.command()
+@click.option("--store", type=click.Path(path_type=Path), help="Store file, instead of the state folder's.")
+@click.option("--anchor", "anchors", multiple=True, help="NUMBER:SHA256 that this printed once; may be repeated.")
+@click.pass_obj
+def verify(where: _Where, store: Path | None, anchors: tuple[str, ...]) -> None:
+    r"""Find a cut, a change, a swap or a removal in the audit, without a provisioner.
+
+    What is printed is an anchor: kept somewhere else, it shows later whether the whole chain was written anew.
+
+    \b
+    Examples:
+      provisioner audit verify
+      provisioner audit verify --store ./backup/bedplate.db --anchor "$(cat audit-anchor)"
+    """
+    from provisioner import chain, onhost  # noqa: PLC0415 - `--help` does without
+
+    last = onhost.verify(store or where.read().folder / onhost.STORE, [chain.anchor(text) for text in anchors])
+    click.echo(f"{last.sequence} entries: the chain is whole; keep this anchor somewhere else", err=True)
+    click.echo(str(last))
 
 
 @cli.command()

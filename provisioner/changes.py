@@ -162,6 +162,20 @@ class Answered:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Somebody wrote something. It is stored with what was written, and gets its place in the chain then."""
+
+    who: str
+    role: str
+    method: str
+    request_id: str
+    machine_id: str  # empty where it concerns no machine
+    before: str  # JSON of bedplate.v1.AuditState
+    after: str
+    at: float
+
+
 Change = (
     Asked
     | Accepted
@@ -177,6 +191,7 @@ Change = (
     | TokenRevoked
     | TokenUsed
     | Answered
+    | Audited
 )
 
 MachineChange = Asked | Accepted | Certified | Forgotten | Met | Parted | InventoryKept | VitalsKept | SilenceNoted

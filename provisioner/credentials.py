@@ -8,6 +8,7 @@ Rule 2: a file with a secret has its mode from the moment it is there, and is wh
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -18,9 +19,14 @@ from provisioner.errors import BedplateError
 from provisioner.pki import Authority, PersonIdentity, Role, authority, key_pem, new_key, pem
 
 CA_BYTES = 1 << 20
+Noted = Callable[[str], None]  # told a certificate's serial number before its key is written anywhere
 
 
-def init(state: Path, *, now: float, admin: str = "admin") -> Authority:
+def _unnoted(_: str) -> None:
+    """Where nobody keeps an audit."""
+
+
+def init(state: Path, *, now: float, admin: str = "admin", noted: Noted = _unnoted) -> Authority:
     """Make the CA and the first admin's credentials. BedplateError where there is a CA already."""
     _folder(state)
     if (state / "ca.pem").exists():
@@ -35,7 +41,7 @@ def init(state: Path, *, now: float, admin: str = "admin") -> Authority:
         key = new_key()
         write_secret(path, key_pem(key))
     made = authority(key, now=now)
-    _write_person(made, PersonIdentity(admin, Role.ADMIN), state / "admin", now=now)
+    _write_person(made, PersonIdentity(admin, Role.ADMIN), state / "admin", noted, now=now)
     write_secret(state / "ca.pem", pem(made.certificate))
     return made
 
@@ -54,18 +60,21 @@ def load(state: Path) -> Authority:
     return Authority(mine[0], key, tuple(root for root in roots if root is not mine[0]))
 
 
-def write_credential(ca: Authority, name: str, role: str, out: Path, *, now: float) -> None:
+def write_credential(  # noqa: PLR0913 - whose, where, and who is told
+    ca: Authority, name: str, role: str, out: Path, *, now: float, noted: Noted = _unnoted
+) -> None:
     """A person's credentials as a folder: `ca.pem`, `cert.pem`, `key.pem`. BedplateError where it has some already."""
     if role not in list(Role):
         raise BedplateError(f"cannot issue a credential for {name!r}: the role is one of {', '.join(Role)}")
     if (out / "key.pem").exists():
         raise BedplateError(f"cannot write a credential to {out}: there is one already; choose another folder")
-    _write_person(ca, PersonIdentity(name, Role(role)), out, now=now)
+    _write_person(ca, PersonIdentity(name, Role(role)), out, noted, now=now)
 
 
-def _write_person(ca: Authority, who: PersonIdentity, out: Path, *, now: float) -> None:
+def _write_person(ca: Authority, who: PersonIdentity, out: Path, noted: Noted, *, now: float) -> None:
     certificate, key = ca.issue_person(who, now=now)
     _folder(out)
+    noted(f"{x509.load_pem_x509_certificate(certificate).serial_number:x}")
     write_secret(out / "ca.pem", ca.roots_pem)
     write_secret(out / "cert.pem", certificate)
     write_secret(out / "key.pem", key)

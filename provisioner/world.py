@@ -14,6 +14,7 @@ from provisioner.changes import (
     Accepted,
     Answered,
     Asked,
+    Audited,
     Certified,
     Change,
     Forgotten,
@@ -33,6 +34,7 @@ __all__ = [
     "Accepted",
     "Answered",
     "Asked",
+    "Audited",
     "Certified",
     "Change",
     "Facts",
@@ -127,7 +129,7 @@ class World:
                     tokens[change.token_id] = _token(tokens.get(change.token_id), change)
                 case Noted():
                     events_revision = number
-                case Answered():
+                case Answered() | Audited():
                     pass
                 case _:
                     facts = machine_after(machines.get(change.machine_id), change, number)

@@ -47,6 +47,7 @@ MAY = {
     "Fleet/ExplainMachine": PEOPLE,
     "Fleet/GetStatus": PEOPLE,
     "Fleet/ListTokens": OPERATORS,
+    "Fleet/ListAudit": OPERATORS,
     "Fleet/AcceptMachine": OPERATORS,
     "Fleet/ForgetMachine": OPERATORS,
     "Fleet/CreateToken": OPERATORS,

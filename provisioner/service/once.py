@@ -1,6 +1,7 @@
 """Each write once: the same request id of the same caller gets the first answer again, for a day.
 
-Rule 1: effect and answer are one transaction: there is no moment at which one is there without the other.
+Rule 1: effect, answer and the entry in the audit are one transaction: there is no moment at which one is there without
+        the others. No method says what it leaves in the audit, so none can forget it.
 Rule 2: equal requests that come at once are one piece of work with several readers; nobody else waits for it.
 Rule 3: a caller that hangs up takes nothing back.
 """
@@ -15,6 +16,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from provisioner.access import Caller
+from provisioner.service.audit import audited
 from provisioner.service.ledger import Ledger
 from provisioner.service.refusals import invalid, other_request
 from provisioner.world import Answered, Change
@@ -108,5 +110,6 @@ class Once:
             message, changes = effect(about)
             response = message.SerializeToString(deterministic=True)
             kept = Answered(asked.who.name, asked.request_id, asked.method, asked.sha256, response, self.ledger.now())
-            await self.ledger.write([*changes, kept])
+            entry = audited(self.ledger, asked.who, asked.method, asked.request_id, about, changes)
+            await self.ledger.write([*changes, kept, entry])
         return response

@@ -10,7 +10,7 @@ from bedplate.v1.snapshot_pb2 import Inventory
 from bedplate.v1.uplink_pb2 import Problems
 from provisioner.access import caller
 from provisioner.explain import explain, problem_lines
-from provisioner.service import lists, messages, watching, writes
+from provisioner.service import audit, lists, messages, watching, writes
 from provisioner.service.finding import find
 from provisioner.service.ledger import Ledger
 from provisioner.service.once import Once, ask
@@ -80,6 +80,10 @@ class FleetServicer(Servicer):
     async def ListTokens(self, request: pb.ListTokensRequest, _: Any) -> pb.ListTokensResponse:
         with refusing():
             return lists.tokens(self._ledger, request)
+
+    async def ListAudit(self, request: pb.ListAuditRequest, _: Any) -> pb.ListAuditResponse:
+        with refusing():
+            return await self._ledger.read(audit.listed, self._ledger, request)
 
     async def GetStatus(self, _: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         world, who = self._ledger.world, caller(context)

@@ -17,14 +17,15 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from provisioner.store import reading
+from provisioner.chain import Entry, Link
+from provisioner.store import auditing, reading
 from provisioner.store.errors import StoreError, UnknownInventoryError, told
 from provisioner.store.opening import engines, path_of
 from provisioner.store.pruning import prune
 from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, VitalsRow
 from provisioner.store.schema import counters
 from provisioner.store.writing import gather, put_down
-from provisioner.world import Change, World
+from provisioner.world import Audited, Change, World
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -102,6 +103,11 @@ class Store:
             self._demand(turn.connection, batch.unsent)
             put_down(turn.connection, batch, turn.world)
         return list(range(first, first + len(changes)))
+
+    def put_aside(self, change: Audited) -> None:
+        """An entry of the audit alone: from a command on the host, also while a provisioner runs on this store."""
+        with self._transaction() as turn:
+            auditing.append(turn.connection, [change])
 
     def prune(self, now: float, policy: Policy) -> Pruned:
         """Drops what the policy does not keep."""
@@ -185,3 +191,28 @@ class Store:
 
     def answered(self, caller: str, request_id: str) -> Answer | None:
         return self._read(reading.answered, caller, request_id)
+
+    def audit(  # noqa: PLR0913 - a query, by name
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        who: str = "",
+        machine_id: str = "",
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> tuple[list[Entry], Link]:
+        """Entries of the audit between `after` and `before`, and where its chain ends at the same instant."""
+        return self._read(
+            auditing.entries_of,
+            after=after,
+            before=before,
+            who=who,
+            machine_id=machine_id,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            limit=limit,
+            newest_first=newest_first,
+        )

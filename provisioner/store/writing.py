@@ -12,11 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, Executable, Table, bindparam, delete, update
 from sqlalchemy.dialects.sqlite import insert
 
-from provisioner.store import schema
+from provisioner.store import auditing, schema
 from provisioner.world import (
     Accepted,
     Answered,
     Asked,
+    Audited,
     Certified,
     Change,
     Facts,
@@ -51,6 +52,7 @@ class Batch:
     tokens: dict[str, None] = field(default_factory=dict)
     token_uses: list[Row] = field(default_factory=list)
     answers: list[Row] = field(default_factory=list)
+    audit: list[Audited] = field(default_factory=list)
     digests: dict[str, bytes] = field(default_factory=dict)  # of machines whose inventory this batch has changed
 
 
@@ -65,6 +67,8 @@ def gather(before: World, numbered: Iterable[tuple[int, Change]]) -> Batch:  # n
                 batch.events.append({"revision": number, **_columns(change, schema.events)})
             case Answered():
                 batch.answers.append(_columns(change, schema.answers))
+            case Audited():
+                batch.audit.append(change)
             case TokenMade() | TokenRevoked():
                 batch.tokens[change.token_id] = None
             case TokenUsed():
@@ -122,6 +126,7 @@ def put_down(connection: Connection, batch: Batch, after: World) -> None:
     _many(connection, TOKENS, [_columns_of_token(after, token_id) for token_id in batch.tokens])
     _many(connection, TOKEN_USES, batch.token_uses)
     _many(connection, ANSWERS, batch.answers)
+    auditing.append(connection, batch.audit)
 
 
 def _columns_of_token(after: World, token_id: str) -> Row:

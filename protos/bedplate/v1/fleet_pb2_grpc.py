@@ -95,6 +95,11 @@ class FleetStub:
                 request_serializer=bedplate_dot_v1_dot_fleet__pb2.RevokeTokenRequest.SerializeToString,
                 response_deserializer=bedplate_dot_v1_dot_fleet__pb2.RevokeTokenResponse.FromString,
                 _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/bedplate.v1.Fleet/ListAudit',
+                request_serializer=bedplate_dot_v1_dot_fleet__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=bedplate_dot_v1_dot_fleet__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/bedplate.v1.Fleet/GetStatus',
                 request_serializer=bedplate_dot_v1_dot_fleet__pb2.GetStatusRequest.SerializeToString,
@@ -190,6 +195,13 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAudit(self, request, context):
+        """Who wrote what, oldest first, a page at a time: a chain of hashes that anybody can verify.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """The provisioner's version, its epoch, and who the caller is to it.
         """
@@ -259,6 +271,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.RevokeToken,
                     request_deserializer=bedplate_dot_v1_dot_fleet__pb2.RevokeTokenRequest.FromString,
                     response_serializer=bedplate_dot_v1_dot_fleet__pb2.RevokeTokenResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=bedplate_dot_v1_dot_fleet__pb2.ListAuditRequest.FromString,
+                    response_serializer=bedplate_dot_v1_dot_fleet__pb2.ListAuditResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -591,6 +608,33 @@ class Fleet:
             '/bedplate.v1.Fleet/RevokeToken',
             bedplate_dot_v1_dot_fleet__pb2.RevokeTokenRequest.SerializeToString,
             bedplate_dot_v1_dot_fleet__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedplate.v1.Fleet/ListAudit',
+            bedplate_dot_v1_dot_fleet__pb2.ListAuditRequest.SerializeToString,
+            bedplate_dot_v1_dot_fleet__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

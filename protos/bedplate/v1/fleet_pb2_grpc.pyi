@@ -59,6 +59,8 @@ class FleetStub:
     """Join tokens, without their secrets."""
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.RevokeTokenRequest, _fleet_pb2.RevokeTokenResponse]
     """End a join token. Machines that came in by it stay."""
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListAuditRequest, _fleet_pb2.ListAuditResponse]
+    """Who wrote what, oldest first, a page at a time: a chain of hashes that anybody can verify."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetStatusRequest, _fleet_pb2.GetStatusResponse]
     """The provisioner's version, its epoch, and who the caller is to it."""
 
@@ -91,6 +93,8 @@ class FleetAsyncStub(FleetStub):
     """Join tokens, without their secrets."""
     RevokeToken: _aio.UnaryUnaryMultiCallable[_fleet_pb2.RevokeTokenRequest, _fleet_pb2.RevokeTokenResponse]  # type: ignore[assignment]
     """End a join token. Machines that came in by it stay."""
+    ListAudit: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListAuditRequest, _fleet_pb2.ListAuditResponse]  # type: ignore[assignment]
+    """Who wrote what, oldest first, a page at a time: a chain of hashes that anybody can verify."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetStatusRequest, _fleet_pb2.GetStatusResponse]  # type: ignore[assignment]
     """The provisioner's version, its epoch, and who the caller is to it."""
 
@@ -192,6 +196,14 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.RevokeTokenResponse, _abc.Awaitable[_fleet_pb2.RevokeTokenResponse]]:
         """End a join token. Machines that came in by it stay."""
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _fleet_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListAuditResponse, _abc.Awaitable[_fleet_pb2.ListAuditResponse]]:
+        """Who wrote what, oldest first, a page at a time: a chain of hashes that anybody can verify."""
 
     @_abc_1.abstractmethod
     def GetStatus(

@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, str] = {
     "topology": "Show which NIC is nearest to which GPU.",
     "watch": "Follow machines or events as they change.",
     "events": "List what happened.",
+    "audit": "List who wrote what, and verify that nobody changed it since.",
     "token": "Make, list and revoke join tokens.",
     "context": "Choose which provisioner to talk to.",
     "status": "Show the provisioner, and who you are to it.",

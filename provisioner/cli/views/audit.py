@@ -1,0 +1,77 @@
+"""Who wrote what, a line each; the change as words: 'm-4kq7zt2x: phase pending -> accepted'."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bedplate.v1.fleet_pb2 import AuditEntry
+from provisioner.cli.table import GAP, Column, table, width_of
+from provisioner.cli.terminal import Terminal, wrapped
+from provisioner.cli.views import words
+
+COLUMNS = (
+    Column("ENTRY", right=True),
+    Column("AT"),
+    Column("WHO"),
+    Column("WHAT"),
+)
+CHANGE = Column("CHANGE", at_most=0)
+LEAST_CHANGE = 24
+KEYS = {"machines": "machine_id", "tokens": "token_id", "certificates": "name"}
+States = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+def entries(found: Sequence[AuditEntry], terminal: Terminal) -> list[str]:
+    """The change is whole at every width: it goes on below itself."""
+    if not found:
+        return ["no entry"]
+    rows = [_row(entry) for entry in found]
+    left = width_of(COLUMNS, rows) + len(GAP)
+    room = 1 << 20 if terminal.width is None else max(terminal.width, left + LEAST_CHANGE)
+    changes = [wrapped(change(entry), room, first=" " * left) for entry in found]
+    rows = [[*row, said[0].strip()] for row, said in zip(rows, changes, strict=True)]
+    head, *lines = table((*COLUMNS, CHANGE), rows, Terminal(colours=terminal.colours))
+    return [head, *(text for line, said in zip(lines, changes, strict=True) for text in (line, *said[1:]))]
+
+
+def change(entry: AuditEntry) -> str:
+    """One line. What this program cannot read is shown as it is."""
+    try:
+        before, after = _states(entry.before), _states(entry.after)
+    except (ValueError, TypeError, AttributeError):
+        return f"{entry.before} -> {entry.after}"
+    said = [_said(key[1], before.get(key), after.get(key)) for key in {**before, **after}]
+    return "; ".join(said) or (f"{entry.machine_id}: was so already" if entry.machine_id else "was so already")
+
+
+def _row(entry: AuditEntry) -> list[str]:
+    return [str(entry.sequence), words.instant(entry.at), f"{entry.who} ({entry.role})", entry.method]
+
+
+def _states(text: str) -> States:
+    """By kind and id."""
+    whole = json.loads(text) if text else {}
+    return {
+        (kind, state.get(KEYS.get(kind, ""), "")): {name: state[name] for name in state if name != KEYS.get(kind)}
+        for kind, states in whole.items()
+        for state in states
+    }
+
+
+def _said(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+    if after is None:
+        return f"{name}: gone"
+    if before is None:
+        return f"{name}: made, {', '.join(f'{field} {_word(value)}' for field, value in after.items())}"
+    return f"{name}: {', '.join(_moves(before, after)) or 'as it was'}"
+
+
+def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for field in {**before, **after}:
+        yield f"{field} {_word(before.get(field, 'none'))} -> {_word(after.get(field, 'none'))}"
+
+
+def _word(value: object) -> str:
+    """'PHASE_PENDING' -> 'pending'"""
+    text = str(value)
+    return text.removeprefix("PHASE_").lower() if text.startswith("PHASE_") else text
