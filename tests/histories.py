@@ -9,6 +9,7 @@ from provisioner.world import (
     Accepted,
     Answered,
     Asked,
+    Audited,
     Certified,
     Change,
     Forgotten,
@@ -24,7 +25,7 @@ from provisioner.world import (
 )
 
 OF_MACHINES = ("accepted", "certified", "forgotten", "met", "parted", "inventory", "again", "vitals", "silence")
-KINDS = ("asked", *OF_MACHINES, "vitals", "vitals", "noted", "made", "revoked", "used", "answered")
+KINDS = ("asked", *OF_MACHINES, "vitals", "vitals", "noted", "made", "revoked", "used", "answered", "audited")
 TEXTS = st.sampled_from(["", "gpu-01", "späne\n'\"", "0" * 40])
 Draw = tuple[str, int, int, str]
 
@@ -46,7 +47,7 @@ class _Teller:
             self.machines.add(machine_id)
             key = bytes([number]) * 32
             return Asked(machine_id, number, key, b"e" * number, text, text, text, token_id, text, self.at)
-        if kind in ("noted", "answered"):
+        if kind in ("noted", "answered", "audited"):
             return self._aside(kind, machine_id, number, text)
         if kind in ("made", "revoked", "used"):
             return self._token(kind, token_id, number)
@@ -55,6 +56,8 @@ class _Teller:
     def _aside(self, kind: str, machine_id: str, number: int, text: str) -> Change:
         if kind == "noted":
             return Noted(f"machine.{number}", machine_id, text, text, "provisioner", self.at)
+        if kind == "audited":
+            return Audited("alice", "admin", text, f"r-{number}", machine_id, text, text, self.at)
         return Answered("alice", f"{machine_id}-{number}", text, b"s" * 32, b"r", self.at)
 
     def _token(self, kind: str, token_id: str, number: int) -> Change | None:
