@@ -3,7 +3,8 @@
 Rule 1: ready means ready: the first snapshot is there and the sockets listen. Being connected is not part of it: a
         machine whose provisioner is away is as healthy as before.
 Rule 2: SIGTERM ends everything within 5 s, with a goodbye on the stream; what hangs then is left hanging, for all that
-        is kept is safe at every moment. SIGHUP reads the configuration again.
+        is kept is safe at every moment. SIGHUP reads the configuration again, and what waited for its turn is tried
+        at once: somebody has just put something right.
 Rule 3: every long-lived task is born here, and has a name; where one dies, the agent ends and says why.
 Rule 4: a tick that fails is told, and the next one comes; but only one that ended well feeds the watchdog, so that the
         service manager ends what neither ticks nor dies.
@@ -60,6 +61,7 @@ class Daemon:
         self._environment = environment
         self._flaw = ""  # of the last tick
         self._log = logs.OnChange()
+        self._again: list[Callable[[], None]] = []  # what is not waited for any longer after SIGHUP
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, or until a task dies. BedplateError where it cannot begin."""
@@ -91,6 +93,7 @@ class Daemon:
         uplink = Uplink(session, lambda: newcomer.identity, said=self._said_by("stream"), refused=newcomer.refused)
         agent = Agent(host, observer, uplink, newcomer, newcomer.have, self._say)
         newcomer.snapshot = lambda: agent.snapshot
+        self._again += [lambda: newcomer.put_off("", 0.0), uplink.wake]
         return agent
 
     def _host(self, stack: contextlib.AsyncExitStack) -> Host:
@@ -105,6 +108,7 @@ class Daemon:
         changes = Changes({name for probe in registry() for name in probe.on})
         changes.listen()
         stack.callback(changes.close)
+        self._again.append(lambda: changes.heard({ALL_CHANGED}))
         for fact in changes.deaf:
             LOG.warning("%s", fact)
         tasks = {
@@ -196,6 +200,8 @@ class Daemon:
             self.config = config
             LOG.setLevel(config.log_level.upper())
             LOG.info("read %s again", self._path)
+            for again in self._again:
+                again()
         notify("READY=1")
 
 

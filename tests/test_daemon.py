@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from nodeagent import probes
 from nodeagent.changes import Changes
 from nodeagent.config import Config
 from nodeagent.daemon import Daemon
+from provisioner import tokens
 from tests.nvml.fake import H100, fake
-from tests.running import agent
+from tests.running import agent, site
 
 PAUSE = Event()
 
@@ -131,3 +133,18 @@ def test_an_agent_whose_driver_hangs_before_the_first_snapshot_ends_in_time_and_
         assert program.stop(limit_s=5.3) == 0
         assert "Traceback" not in program.text()
         assert not any(line.startswith("READY") for line in program.said)
+
+
+@pytest.mark.slow
+def test_a_token_that_was_put_right_is_taken_at_once_after_a_hangup(tmp_path: Path) -> None:
+    place = site(tmp_path)
+    with place.run() as provisioner:
+        provisioner.wait_for("READY=1")
+        token = place.token("--uses", "1")
+        good = token.read_text()
+        token.write_text(tokens.encode(tokens.mint(), ["127.0.0.1:1"], b"f" * 32))
+        with agent(tmp_path / "agent", token, tick_s=1) as program:
+            program.wait_for("STATUS=not connected: cannot enrol with 127.0.0.1:1: nobody listens there")
+            token.write_text(good)
+            program.process.send_signal(signal.SIGHUP)
+            program.wait_for("STATUS=connected to", limit_s=10)  # three times sooner than without
