@@ -9,8 +9,8 @@ Rule 3: SQLite in WAL mode with synchronous FULL: what was committed survives a 
 import errno
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -92,26 +92,33 @@ def _make(path: Path) -> None:
 
 def _engine(path: Path, *, writes: bool) -> Engine:
     """Transactions begin when we say so; those that write take the write lock at once, so that none fails half way."""
+    settings = SETTINGS if writes else (*SETTINGS[2:], "PRAGMA query_only=ON")
     # The path is not part of a URL: a question mark in it is a question mark.
     engine = create_engine(
         "sqlite://",
-        creator=lambda: sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False),
+        creator=lambda: _connected(path, settings),
         poolclass=QueuePool,
         pool_size=1 if writes else READERS,
         max_overflow=0,
     )
-    settings = SETTINGS if writes else (*SETTINGS[2:], "PRAGMA query_only=ON")
-
-    @event.listens_for(engine, "connect")
-    def _connected(connection: Any, _: object) -> None:
-        for setting in settings:
-            connection.execute(setting)
 
     @event.listens_for(engine, "begin")
     def _begins(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _connected(path: Path, settings: Sequence[str]) -> sqlite3.Connection:
+    """One that was set up, or none: a file that is no store is not held open."""
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        for setting in settings:
+            connection.execute(setting)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def _migrate(connection: Connection, path: Path) -> None:

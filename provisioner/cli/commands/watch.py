@@ -3,6 +3,9 @@
 A provisioner that goes away and comes back costs nothing: the watch goes on from the last revision it saw.
 """
 
+import os
+import select
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,6 +22,7 @@ from bedplate.v1.fleet_pb2 import (
 )
 from provisioner.cli.connection import PASSING, Provisioner, connected
 from provisioner.cli.frame import context_of, examples, say, say_line, tell
+from provisioner.cli.program import BROKEN_PIPE
 from provisioner.cli.terminal import terminal
 from provisioner.cli.views import events as view
 from provisioner.cli.views import words
@@ -52,12 +56,28 @@ def command(context: str, terms: str, machine: str, revision: int, form: str, *,
     if (events and terms) or (machine and not events):
         raise click.UsageError("--filter is for machines; --machine is for --events")
     doing = "watch events" if events else "watch machines"
+    end_with_the_reader()
     with connected(doing, context_of(context)) as provisioner:
         # Whoever cannot be reached now is an error at once; only one that was there is waited for.
         now = provisioner.read(doing, provisioner.fleet.GetStatus, GetStatusRequest()).revision
         start = _events(provisioner, machine) if events else _machines(provisioner, terms)
         for change in followed(provisioner, doing, start, revision or (now if events else 0)):
             _say(change, form)
+
+
+def end_with_the_reader() -> None:
+    """`bedplate watch | head -n 1` ends with head, and not with the next change, which may be days away.
+
+    Source: poll(2): a pipe whose reader is gone has POLLERR, whether it is asked for or not; a file never has it.
+    """
+
+    def wait() -> None:
+        reader = select.poll()
+        reader.register(1, 0)
+        reader.poll()
+        os._exit(BROKEN_PIPE)
+
+    threading.Thread(target=wait, name="reader", daemon=True).start()
 
 
 def _machines(provisioner: Provisioner, terms: str) -> Callable[[int], Iterator[Change]]:
