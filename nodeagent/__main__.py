@@ -107,6 +107,7 @@ def _host(root: Path | None) -> Iterator[Host]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a line of its own for every attempt; what failed we say ourselves
     from nodeagent.daemon import main as run
 
     return run(arguments.config)

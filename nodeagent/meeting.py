@@ -85,7 +85,10 @@ async def meet(token: JoinToken, timeout_s: float = TIMEOUT_S) -> Met:
 
 async def trouble(met: Met, timeout_s: float = TIMEOUT_S) -> str:
     """Why TLS with it fails, where it does; found out by trying, for gRPC does not say. Empty: it does not fail."""
-    context = ssl.create_default_context(cadata=met.root_pem.decode())
+    try:
+        context = ssl.create_default_context(cadata=met.root_pem.decode())
+    except (ssl.SSLError, ValueError):
+        return "the CA that this machine keeps cannot be read; remove its identity.json to enrol again"
     context.set_alpn_protocols(["h2"])
     try:
         async with _connected(met.address, context, timeout_s):

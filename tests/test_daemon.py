@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import socket
 import time
@@ -10,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
+import msgspec
 import pytest
 
 from nodeagent import probes
 from nodeagent.changes import Changes
 from nodeagent.config import Config
 from nodeagent.daemon import Daemon
+from nodeagent.identity import Identity
 from provisioner import tokens
 from tests.nvml.fake import H100, fake
 from tests.running import agent, site
@@ -148,3 +151,21 @@ def test_a_token_that_was_put_right_is_taken_at_once_after_a_hangup(tmp_path: Pa
             token.write_text(good)
             program.process.send_signal(signal.SIGHUP)
             program.wait_for("STATUS=connected to", limit_s=10)  # three times sooner than without
+
+
+@pytest.mark.slow
+def test_an_identity_with_a_spoilt_ca_is_said_once_and_by_nobody_else(tmp_path: Path) -> None:
+    state = tmp_path / "agent" / "state"
+    state.mkdir(mode=0o700, parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+        spoilt = Identity("m-1", 1, 0.0, 4e9, time.time(), "t-1", (address,), "?", "?", "?")
+        (state / "identity.json").write_bytes(msgspec.json.encode(spoilt))
+        with agent(tmp_path / "agent", None, tick_s=0.2) as program:
+            program.wait_for(f"STATUS=not connected: cannot reach {address}: the CA that this machine keeps")
+            PAUSE.wait(1.5)  # in which it is tried again
+            assert program.stop() == 0
+            assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in program.text().splitlines()), program.text()
+            assert (
+                program.text().count("cannot be read; remove its identity.json") == 2
+            )  # of the stream, and of the tick
