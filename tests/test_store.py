@@ -5,6 +5,7 @@ import stat
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,18 +78,16 @@ def test_the_migrations_make_the_tables_that_the_code_means(store: Store) -> Non
 def test_the_world_that_is_loaded_is_the_one_that_the_changes_made(
     history: list[Change], data: st.DataObject, empty: Path
 ) -> None:
-    store = Store.open(shutil.copy(empty, empty.with_name(f"{uuid.uuid4()}.db")))
-    world = store.load(5.0)
-    while history:
-        size = data.draw(st.integers(1, len(history)), label="batch")
-        batch, history = history[:size], history[size:]
-        world = world.after(zip(store.write(batch), batch, strict=True))
-    assert store.world == world
-    assert store.load(5.0) == world
-    store.close()
-    again = Store.open(store.path)
-    assert again.load(5.0) == world
-    again.close()
+    with closing(Store.open(shutil.copy(empty, empty.with_name(f"{uuid.uuid4()}.db")))) as store:
+        world = store.load(5.0)
+        while history:
+            size = data.draw(st.integers(1, len(history)), label="batch")
+            batch, history = history[:size], history[size:]
+            world = world.after(zip(store.write(batch), batch, strict=True))
+        assert store.world == world
+        assert store.load(5.0) == world
+    with closing(Store.open(store.path)) as again:
+        assert again.load(5.0) == world
 
 
 def test_revisions_go_up_by_one_over_batches_and_lives(store: Store) -> None:
