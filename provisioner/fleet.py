@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 from provisioner.config import Config
 from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
+from provisioner.flaps import Flaps
 from provisioner.store import ChangeError, Store, StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change, World
@@ -55,6 +56,7 @@ class Fleet:
         self.settings = settings
         self.now = clock
         self.status = ""
+        self.flaps = Flaps()
         self._trouble = ""  # what is wrong with the store, until it takes something again
         self._wishes: deque[_Wish] = deque()
         self._wished = asyncio.Event()
@@ -164,17 +166,23 @@ class Fleet:
 
     async def tick(self, say: Callable[[str], Awaitable[None]]) -> None:
         """One look at the world and at most one step."""
-        decision = plan(self.world, self.now(), self.settings.silent_after_s)
-        trouble = ""
-        match decision:
-            case Todo():
-                try:
+        now, trouble = self.now(), ""
+        decision = plan(self.world, now, self.settings.silent_after_s)
+        try:
+            await self._settle_flaps(now)
+            match decision:
+                case Todo():
                     await decision.steps[0].take(self)
-                except BedplateError as error:
-                    trouble = str(error)
-            case Settled() | Wait():
-                pass
+                case Settled() | Wait():
+                    pass
+        except BedplateError as error:
+            trouble = str(error)
         await self._say(trouble or decision.because, say)
+
+    async def _settle_flaps(self, now: float) -> None:
+        if settled := self.flaps.settled(now):
+            await self.write(settled)
+        self.flaps.forget(now)
 
     async def _say(self, sentence: str, say: Callable[[str], Awaitable[None]]) -> None:
         if sentence != self.status:

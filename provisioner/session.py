@@ -23,6 +23,7 @@ from bedplate.v1.uplink_pb2 import (
     WantInventory,
     Welcome,
 )
+from provisioner.flaps import Move, moves
 from provisioner.world import Change, InventoryKept, Met, Parted, VitalsKept
 
 INTERVAL_S = 300.0
@@ -62,6 +63,7 @@ class Keep:
 
     changes: tuple[Change, ...]
     sequence: int
+    moves: tuple[Move, ...] = ()  # of its problems, against what is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Session:
     _run_id: bytes = b""
     _vitals: Vitals = field(default_factory=Vitals)
     _problems: Problems = field(default_factory=Problems)
+    _told: Problems = field(default_factory=Problems)  # as of the last delta, of this run or of one before
     _sequence: int = 0  # received
     _stored: int = 0
     _acknowledged: int = 0
@@ -156,6 +159,7 @@ class Session:
         if not 8 <= len(hello.run_id) <= 64:  # noqa: PLR2004 - bounds of a random name
             raise PeerError(f"a run id of {len(hello.run_id)} bytes")
         self._open, self._run_id, self._acknowledged_at = True, hello.run_id, now
+        self._told = self.known.problems
         if hello.run_id == self.known.run_id:
             self._vitals, self._problems = self.known.vitals, self.known.problems
             self._sequence = self._stored = self._acknowledged = self.known.sequence
@@ -223,7 +227,9 @@ class Session:
             at=now,
         )
         named = self._named(delta.inventory_digest) if delta.HasField("inventory_digest") else []
-        return [Keep((change,), delta.sequence), *named]
+        moved = moves(self._told.problems, self._problems.problems)
+        self._told = self._problems
+        return [Keep((change,), delta.sequence, moved), *named]
 
 
 def _bounded(message: Vitals | Problems, what: str) -> bytes:

@@ -87,8 +87,8 @@ class Conversation:
             match output:
                 case Send(message):
                     await self.send(message)
-                case Keep(changes, sequence):
-                    self.keep(changes, sequence)
+                case Keep():
+                    self.keep(output)
                 case Recall(digest):
                     body = await self.fleet.read(self.fleet.store.inventory, digest)
                     if self.session:
@@ -109,11 +109,12 @@ class Conversation:
             except grpc.aio.BaseError:
                 LOG.debug("machine %s was gone before it was answered", self.machine_id)
 
-    def keep(self, changes: tuple[Change, ...], sequence: int) -> None:
+    def keep(self, output: Keep) -> None:
         facts = self.fleet.world.machines.get(self.machine_id)
         if facts is None or facts.forgotten_at is not None:
             return
-        self._spawn(self._kept(self.fleet.submit([*_noteworthy(facts, changes), *changes]), sequence))
+        noted = [*_noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, output.moves, self.fleet.now())]
+        self._spawn(self._kept(self.fleet.submit([*noted, *output.changes]), output.sequence))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=f"under way for {self.machine_id}")

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bedplate.v1.snapshot_pb2 import Inventory, LinkVitals, Vitals
+from bedplate.v1.snapshot_pb2 import Inventory, LinkVitals, Problem, Vitals
 from bedplate.v1.uplink_pb2 import Ack, Delta, Hello, Problems, SessionRequest, SessionResponse, Welcome
 from nodeagent import session as agent_side
 from provisioner import session as provisioner_side
@@ -208,3 +208,22 @@ def test_applying_a_delta_replaces_whole_entries() -> None:
     before = Vitals(links={"eth0": LinkVitals(carrier=True, carrier_up_count=1)})
     delta = Delta(vitals=Vitals(links={"eth0": LinkVitals(carrier_up_count=2)}))
     assert applied(before, delta) == Vitals(links={"eth0": LinkVitals(carrier_up_count=2)})
+
+
+def test_a_problem_that_came_or_went_is_told_once_also_by_an_agent_that_began_anew() -> None:
+    def told(run_id: bytes, known: str, after: str) -> list[tuple[str, bool]]:
+        session = provisioner_side.Session(_stored(known), "s", 1, "peer")
+        session.receive(SessionRequest(hello=Hello(run_id=run_id)), 0.0)
+        problems = Problems(problems=[Problem(probe=probe) for probe in after])
+        outputs = session.receive(SessionRequest(delta=Delta(sequence=8, whole=True, problems=problems)), 1.0)
+        (keep,) = [one for one in outputs if isinstance(one, provisioner_side.Keep)]
+        return [(problem.probe, there) for problem, there in keep.moves]
+
+    assert told(RUN, "a", "ab") == [("b", True)]
+    assert told(b"another-run", "a", "a") == []
+    assert told(b"another-run", "ac", "b") == [("a", False), ("c", False), ("b", True)]
+
+
+def _stored(probes: str) -> provisioner_side.Known:
+    problems = Problems(problems=[Problem(probe=probe) for probe in probes])
+    return provisioner_side.Known("m-1", RUN, 7, Vitals(), problems, b"", frozenset())

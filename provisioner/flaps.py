@@ -1,0 +1,128 @@
+"""Problems that come and go, and which of that is worth an event.
+
+Rule 1: a problem is its machine, probe, part and kind; other words for the same one (`detail`) are no news.
+Rule 2: up to three changes of one problem within ten minutes are an event each. The fourth is one
+        `machine.problem.flapping`, and what follows is only counted, until the problem has not moved for ten minutes:
+        then one event says the count and how it stands.
+Rule 3: where more than three problems appear or clear at once, that is one event with their number.
+Rule 4: no clock and no store. What is counted here is lost with the process: after that a flap is told anew.
+Rule 5: what the store refused comes again, as the same move: it is told again, and not counted again.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from bedplate.v1.snapshot_pb2 import Problem
+from provisioner.world import Facts, Noted
+
+WINDOW_S = 600.0
+MOST = 3
+NAMED = 3
+APPEARED = "machine.problem.appeared"
+CLEARED = "machine.problem.cleared"
+FLAPPING = "machine.problem.flapping"
+Key = tuple[str, str, str, int]  # machine, probe, part, kind
+Move = tuple[Problem, bool]  # whether it is there now
+
+
+def moves(before: Iterable[Problem], after: Iterable[Problem]) -> tuple[Move, ...]:
+    """What cleared, then what appeared, each in the order in which it stood."""
+    was, now = {_key("", one): one for one in before}, {_key("", one): one for one in after}
+    cleared = tuple((one, False) for key, one in was.items() if key not in now)
+    return cleared + tuple((one, True) for key, one in now.items() if key not in was)
+
+
+@dataclass(slots=True)
+class _Course:
+    """One problem's changes of late."""
+
+    hostname: str
+    line: str
+    there: bool | None = None
+    times: list[float] = field(default_factory=list)  # within the window; while it flaps, of the last change only
+    count: int = 0  # since the first of them
+    flaps: bool = False
+
+    def still(self, now: float) -> bool:
+        return self.times[-1] <= now - WINDOW_S
+
+
+@dataclass(slots=True)
+class Flaps:
+    """One for a provisioner. Its size is bounded by what changed within the window."""
+
+    _courses: dict[Key, _Course] = field(default_factory=dict)
+
+    def moved(self, facts: Facts, moves: Sequence[Move], now: float) -> list[Noted]:
+        """The events that these changes of a machine's problems are worth."""
+        told: dict[str, list[str]] = {CLEARED: [], APPEARED: []}
+        noted: list[Noted] = []
+        for problem, there in moves:
+            course = self._course(facts, problem, now)
+            again, flapped = course.there == there, course.flaps
+            if not again:
+                course.there, course.count = there, course.count + 1
+                course.times = [*course.times, now]
+                course.flaps = flapped or len(course.times) > MOST
+            if course.flaps:
+                course.times = [now]
+                if flapped and not again:
+                    continue
+                because = f"{course.line}: came and went, {course.count} changes within {WINDOW_S / 60:g} min"
+                noted.append(_noted(FLAPPING, facts.id, facts.hostname, because, now))
+            else:
+                told[APPEARED if there else CLEARED].append(_told(problem, there=there))
+        for kind, lines in told.items():
+            noted += [_noted(kind, facts.id, facts.hostname, because, now) for because in _gathered(lines)]
+        return noted
+
+    def settled(self, now: float) -> list[Noted]:
+        """The last word on each problem that flapped and then stood still. Once it is stored, `forget`."""
+        noted: list[Noted] = []
+        for key, course in self._courses.items():
+            if course.flaps and course.still(now):
+                because = (
+                    f"{course.line}: it is {'there' if course.there else 'gone'} now, after {course.count} changes"
+                )
+                noted.append(_noted(APPEARED if course.there else CLEARED, key[0], course.hostname, because, now))
+        return noted
+
+    def forget(self, now: float) -> None:
+        """What stands still, whether it flapped or not."""
+        self._courses = {key: course for key, course in self._courses.items() if not course.still(now)}
+
+    def _course(self, facts: Facts, problem: Problem, now: float) -> _Course:
+        key = _key(facts.id, problem)
+        course = self._courses.get(key)
+        if course is None or (course.still(now) and not course.flaps):
+            course = self._courses[key] = _Course(facts.hostname, _line(problem))
+        if not course.flaps:
+            course.times = [one for one in course.times if one > now - WINDOW_S]
+            course.count = len(course.times)
+        return course
+
+
+def _key(machine_id: str, problem: Problem) -> Key:
+    return machine_id, problem.probe, problem.part, problem.kind
+
+
+def _line(problem: Problem) -> str:
+    """'rdma mlx5_4/1 (timeout)'"""
+    number = problem.kind
+    known = number in Problem.Kind.values()
+    kind = Problem.Kind.Name(number).removeprefix("KIND_").lower() if known else f"kind {number}"
+    return f"{' '.join(filter(None, (problem.probe[:100], problem.part[:100])))} ({kind.replace('_', ' ')})"
+
+
+def _told(problem: Problem, *, there: bool) -> str:
+    return f"{_line(problem)}: {problem.detail[:300]}" if there and problem.detail else _line(problem)
+
+
+def _gathered(lines: Sequence[str]) -> list[str]:
+    if len(lines) <= NAMED:
+        return list(lines)
+    return [f"{len(lines)} problems: {'; '.join(lines[:NAMED])}; and {len(lines) - NAMED} more"]
+
+
+def _noted(kind: str, machine_id: str, hostname: str, because: str, now: float) -> Noted:
+    return Noted(kind, machine_id, hostname, because, f"machine {machine_id}", now)
