@@ -5,9 +5,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+SECONDS ?= 300
 SOURCES := nodeagent provisioner tests protos docs
 
-.PHONY: help setup dev check lint test bench protos golden released lock
+.PHONY: help setup dev check lint test soak bench protos golden released lock
 
 help: ## Print the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +35,9 @@ lint: .venv/stamp
 test: .venv/stamp ## Everything: what check does, and the slower tests.
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -n auto
+
+soak: .venv/stamp ## Simulated fleets, a new seed each, for SECONDS=300: one that fails says how it is replayed.
+	@$(BIN)/python -m tests.simulation --seconds $(SECONDS)
 
 bench: .venv/stamp ## Measure, print a table of ratios to the aims, and write build/bench.json.
 	@$(BIN)/python -m tests.bench

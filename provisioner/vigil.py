@@ -3,6 +3,8 @@
 Rule 1: everything that decides whether a machine's silence is worth an event is in this file.
 Rule 2: this file does nothing: it has no clock and no store.
 Rule 3: silence is noted once, and ends with the next stream: a flap is not a thousand events.
+Rule 4: a look is at what is durable. Where a stream was opened while its machine's silence was being written, the next
+        look finds a machine that is there and noted as silent, and writes that it is back.
 """
 
 from collections import Counter
@@ -38,16 +40,38 @@ class NoteSilence:
         await door.write(changes)
 
 
-def plan(world: World, now: float, silent_after_s: float) -> Decision[NoteSilence]:
+@dataclass(frozen=True, slots=True)
+class NoteReturn:
+    """Write that these machines are back: their streams were opened while it was written that they are silent."""
+
+    cost: ClassVar[Cost] = Cost.NOTHING
+    machines: tuple[tuple[str, str, str], ...]  # id, hostname, sentence
+    at: float
+
+    async def take(self, door: Ledger, /) -> None:
+        changes: list[Change] = []
+        for machine_id, hostname, because in self.machines:
+            changes.append(SilenceNoted(machine_id, silent=False, at=self.at))
+            changes.append(Noted("machine.present", machine_id, hostname, because, "provisioner", self.at))
+        await door.write(changes)
+
+
+def plan(world: World, now: float, silent_after_s: float) -> Decision[NoteSilence | NoteReturn]:
     """What time has brought about and nobody wrote down yet."""
-    phases, unnoted = Counter[Phase.ValueType](), list[Facts]()
+    phases, unnoted, returned = Counter[Phase.ValueType](), list[Facts](), list[Facts]()
     for facts in world.known:
         word = word_of(facts, world, now, silent_after_s)
         phases[word] += 1
         if word == SILENT and not facts.silent_noted:
             unnoted.append(facts)
+        elif facts.silent_noted and world.connected(facts):
+            returned.append(facts)
     named = sorted((Phase.Name(word).removeprefix("PHASE_").lower(), count) for word, count in phases.items())
     sentence = ", ".join(f"{count} {word}" for word, count in named) or "no machines yet"
+    if returned:
+        because = "back while its silence was being written, from"
+        back = [(one.id, one.hostname, f"{because} {one.peer}") for one in returned[:AT_ONCE]]
+        return Todo((NoteReturn(tuple(back), now),), f"{sentence}; {len(returned)} came back just now")
     if not unnoted:
         return Settled(sentence)
     now_noted = [(one.id, one.hostname, phase(one, world, now, silent_after_s)[1]) for one in unnoted[:AT_ONCE]]

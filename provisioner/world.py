@@ -146,12 +146,14 @@ class World:
         return facts.session != "" and facts.session_epoch == self.epoch
 
 
-def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> Facts:  # noqa: C901, PLR0911 - one arm a change
+def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> Facts:  # noqa: C901, PLR0911, PLR0912 - one arm a change
     """One machine's facts once the change came to be. KeyError where it concerns a machine that nobody knows."""
     if isinstance(change, Asked):
         return _asked(change, revision)
     if facts is None:
         raise KeyError(change.machine_id)
+    if facts.forgotten_at is not None:
+        return facts  # it was under way when the machine was forgotten, and concerns nobody any more
     match change:
         case Accepted():
             return replace(facts, accepted_at=change.at, waits_because="", revision=revision)

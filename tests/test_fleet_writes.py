@@ -90,6 +90,18 @@ def test_a_machine_that_shows_an_enrolled_one_s_serial_is_not_let_in_beside_it(t
     _run(tmp_path, work, *incumbent, asked(2, evidence=evidence))
 
 
+def test_of_two_that_show_the_same_serial_and_are_accepted_at_once_one_is_let_in(tmp_path: Path) -> None:
+    evidence = Evidence(identity=Identity(product_serial="J1234")).SerializeToString()
+
+    async def work(here: Served) -> None:
+        requests = [pb.AcceptMachineRequest(machine=f"m-000{n}", request_id=f"r-{n}") for n in (1, 2)]
+        calls = [here.stub(name).AcceptMachine(each) for name, each in zip(("olga", "bob"), requests, strict=True)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(answer, pb.AcceptMachineResponse) for answer in answers) == 1
+
+    _run(tmp_path, work, asked(1, evidence=evidence), asked(2, evidence=evidence))
+
+
 def test_a_forgotten_machine_is_cut_off_and_the_answer_comes_again(tmp_path: Path) -> None:
     async def work(here: Served) -> None:
         stub, request = here.stub(), pb.ForgetMachineRequest(machine="gpu-01", request_id="r-1")

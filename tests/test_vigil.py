@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from provisioner.decision import Settled, Todo
-from provisioner.vigil import AT_ONCE, on_inventory, on_meeting, plan
+from provisioner.vigil import AT_ONCE, NoteReturn, on_inventory, on_meeting, plan
 from provisioner.world import Facts, InventoryKept, Met, Noted, SilenceNoted, World
 
 HEARD = Facts("m-1", 1, b"k", asked_at=0.0, accepted_at=0.0, certified_at=0.0, hostname="gpu-01", last_heard_at=100.0)
 MET = Met("m-1", "s-1", 1, b"r" * 16, "1.0", "boot-1", "10.0.0.7", 0.0, at=4100.0)
+BACK = "back while its silence was being written, from 10.0.0.7"
 KEPT = InventoryKept("m-1", b"2" * 32, b"", "gpu-01", "", "", 7, "H100", 0, "", "", at=200.0)
 
 
@@ -29,6 +30,13 @@ def test_a_machine_with_an_open_stream_is_not_silent_however_little_it_says() ->
     facts = replace(HEARD, session="s", session_epoch=1)
     decision = plan(_world(facts), 1e6, 60.0)
     assert (type(decision), decision.because) == (Settled, "1 present")
+
+
+def test_a_machine_whose_stream_was_opened_while_its_silence_was_being_written_is_noted_as_back() -> None:
+    facts = replace(HEARD, session="s", session_epoch=1, silent_noted=True, peer="10.0.0.7")
+    decision = plan(_world(facts), 1000.0, 60.0)
+    assert isinstance(decision, Todo)
+    assert decision.steps == (NoteReturn((("m-1", "gpu-01", BACK),), 1000.0),)
 
 
 def test_thousands_that_fall_silent_are_noted_some_at_a_time() -> None:

@@ -14,6 +14,7 @@ from provisioner.world import (
     Met,
     Noted,
     Parted,
+    SilenceNoted,
     TokenMade,
     TokenRevoked,
     TokenUsed,
@@ -85,6 +86,14 @@ def test_the_same_key_counts_once_and_a_token_ends_once() -> None:
 def test_what_nobody_knows_cannot_change(change: Change) -> None:
     with pytest.raises(KeyError):
         _after(change)
+
+
+def test_what_was_under_way_when_a_machine_was_forgotten_changes_nothing_of_it() -> None:
+    forgotten = _after(ASKED, Forgotten("m-1", 2.0)).machines["m-1"]
+    vitals = VitalsKept("m-1", b"r" * 16, 7, b"", b"", 0, 3.0)
+    silence = SilenceNoted("m-1", silent=True, at=3.0)
+    late = _after(ASKED, Forgotten("m-1", 2.0), _met("s-1", 3.0), vitals, silence, Forgotten("m-1", 4.0))
+    assert late.machines["m-1"] == forgotten
 
 
 @given(HISTORIES, st.data())

@@ -9,7 +9,7 @@ Rule 3: a caller that hangs up takes nothing back.
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from provisioner.world import Answered, Change
 
 R = TypeVar("R", bound=Message)
 LONGEST = 64
-Subject = Callable[[], str]  # what the write is about: one write at a time for each
+Subject = Callable[[], str]  # what the write is about: one write at a time for each, and for each `turn`
 Effect = Callable[[str], tuple[R, Sequence[Change]]]  # of the subject: the answer, and what makes it true
 
 
@@ -81,12 +81,14 @@ class Once:
     _under_way: dict[tuple[str, str], _Work] = field(default_factory=dict)
     _turns: Turns = field(default_factory=Turns)
 
-    async def answer(self, asked: Ask, kind: type[R], subject: Subject, effect: Effect[R]) -> R:
-        """The effect reads the world when it is its subject's turn, and comes to be at most once."""
+    async def answer(self, asked: Ask, kind: type[R], subject: Subject, effect: Effect[R], *, turn: str = "") -> R:
+        """The effect reads the world when it is its subject's turn, and comes to be at most once. Where it looks at
+        other subjects too, it waits for the others of its `turn`.
+        """
         work = self._under_way.get(asked.key)
         if work is None:
             task = asyncio.create_task(
-                self._answered(asked, subject, effect), name=f"{asked.method} {asked.request_id}"
+                self._answered(asked, subject, effect, turn), name=f"{asked.method} {asked.request_id}"
             )
             work = self._under_way[asked.key] = _Work(asked, task)
             task.add_done_callback(lambda done: self._done(asked, done))
@@ -99,14 +101,16 @@ class Once:
         if not task.cancelled():
             task.exception()  # whoever asked may be gone
 
-    async def _answered(self, asked: Ask, subject: Subject, effect: Effect[R]) -> bytes:
+    async def _answered(self, asked: Ask, subject: Subject, effect: Effect[R], turn: str) -> bytes:
         before = await self.ledger.read(self.ledger.store.answered, *asked.key)
         if before is not None:
             if (before.method, before.request_sha256) != (asked.method, asked.sha256):
                 raise other_request(asked.request_id, before.method)
             return before.response
         about = subject()
-        async with self._turns.of(about):
+        async with AsyncExitStack() as held:
+            for key in filter(None, (turn, about)):
+                await held.enter_async_context(self._turns.of(key))
             message, changes = effect(about)
             response = message.SerializeToString(deterministic=True)
             kept = Answered(asked.who.name, asked.request_id, asked.method, asked.sha256, response, self.ledger.now())

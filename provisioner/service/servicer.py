@@ -124,6 +124,7 @@ class FleetServicer(Servicer):
                 pb.AcceptMachineResponse,
                 lambda: find(ledger.world, request.machine).id,
                 lambda name: writes.accept(ledger, who, find(ledger.world, name), self._clashes),
+                turn="accept",  # of two that show the same hardware, the second is to see that the first is in
             )
 
     async def ForgetMachine(self, request: pb.ForgetMachineRequest, context: Any) -> pb.ForgetMachineResponse:

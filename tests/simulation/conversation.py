@@ -1,0 +1,152 @@
+"""The provisioner's end of one stream: what stands in for `uplink`, rule by rule; `session` decides."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bedplate.v1.snapshot_pb2 import Vitals
+from bedplate.v1.uplink_pb2 import Dismissal, Problems, SessionRequest, SessionResponse
+from provisioner.access import standing
+from provisioner.pki import MachineIdentity
+from provisioner.session import ACK_AFTER_S, Keep, Known, Output, PeerError, Recall, Send, Session
+from provisioner.store import StoreError
+from provisioner.vigil import on_inventory, on_meeting
+from provisioner.world import Change, Facts, InventoryKept, Met
+from tests.simulation.site import Site
+from tests.simulation.wire import End, Wire
+
+INTERVAL_S = 60.0
+RETRY_S = 10.0
+
+
+@dataclass(eq=False, slots=True)
+class Conversation:
+    site: Site
+    who: MachineIdentity
+    wire: Wire
+    session: Session | None = None
+    inbox: list[SessionRequest] = field(default_factory=list)
+    over: bool = False
+    acks_later: bool = False
+    number: int = 0  # in the order in which they were opened
+
+    def __str__(self) -> str:
+        return f"{self.who.machine_id}/{self.who.incarnation}"
+
+    def open(self) -> None:
+        """A younger stream ends the older one, whose last facts are submitted before it begins."""
+        self.wire.attach("up", End(self.heard, self.end))
+        self.number = self.site.invariants.opened()
+        older = self.site.conversations.get(self.who.machine_id)
+        self.site.conversations[self.who.machine_id] = self
+        if older:
+            older.cut("a younger stream of the same machine took its place", RETRY_S)
+        self.site.submit((), self, self._begin)
+
+    def _begin(self, error: StoreError | None) -> None:
+        if self.over:
+            return
+        refused = error or standing(self.who, self.site.world)
+        if refused:
+            self.cut(str(refused), RETRY_S)
+            return
+        world = self.site.world
+        name = f"{world.epoch}-{self.site.timeline.random.getrandbits(48):012x}"
+        known = self._known(world.machines[self.who.machine_id])
+        self.session = Session(known, name, world.epoch, "10.0.0.1", INTERVAL_S)
+        while self.inbox and not self.over:
+            self.heard(self.inbox.pop(0))
+
+    def _known(self, facts: Facts) -> Known:
+        row = self.site.store.vitals(facts.id)
+        return Known(
+            machine_id=facts.id,
+            run_id=row.run_id if row else b"",
+            sequence=row.sequence if row else 0,
+            vitals=Vitals.FromString(row.vitals) if row else Vitals(),
+            problems=Problems.FromString(row.problems) if row else Problems(),
+            digest=facts.inventory_digest,
+            digests=frozenset(entry.digest for entry in self.site.store.history(facts.id)),
+        )
+
+    def heard(self, message: Any) -> None:
+        if self.session is None:
+            self.inbox.append(message)
+        elif not self.over and not self.session.ended:
+            try:
+                self.handle(self.session.receive(message, self.site.now()))
+            except PeerError as error:
+                self.site.timeline.say(self, "broke the conversation:", error)
+                self.site.invariants.broke(self, error)
+                self.cut(f"cannot go on: {error}", RETRY_S)
+            if self.session.ended:
+                self.end("it said goodbye")
+
+    def handle(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            match output:
+                case Send(message):
+                    self.site.invariants.said(self, message)
+                    self.wire.send("down", message)
+                case Keep(changes, sequence):
+                    self.keep(changes, sequence)
+                case Recall(digest):
+                    body = self.site.store.inventory(digest)
+                    if self.session:
+                        self.handle(self.session.recalled(body, self.site.now()))
+
+    def keep(self, changes: tuple[Change, ...], sequence: int) -> None:
+        facts = self.site.world.machines.get(self.who.machine_id)
+        if facts is None or facts.forgotten_at is not None:
+            return
+        self.site.submit([*_noteworthy(facts, changes), *changes], self, lambda error: self._kept(error, sequence))
+
+    def _kept(self, error: StoreError | None, sequence: int) -> None:
+        if error:
+            self.cut(str(error), RETRY_S)
+        if self.session is None or self.over:
+            return
+        self.handle(self.session.committed(sequence, self.site.now()))
+        if not self.acks_later:
+            self.acks_later = True
+            self.site.timeline.after(ACK_AFTER_S, self._ack_soon)
+
+    def _ack_soon(self) -> None:
+        self.acks_later = False
+        if self.session and not self.over:
+            self.handle(self.session.tick(self.site.now()))
+
+    def cut(self, because: str, retry_after_s: float) -> None:
+        if not self.over:
+            dismissal = Dismissal(because=because, retry_after_s=retry_after_s)
+            self.wire.send("down", SessionResponse(dismissal=dismissal))
+            self.end(because)
+
+    def end(self, because: str) -> None:
+        """Over, however it came: what that means is submitted."""
+        if self.over or not self.site.alive:
+            return
+        self.over = True
+        self.wire.close("down", because)
+        if self.site.conversations.get(self.who.machine_id) is self:
+            del self.site.conversations[self.who.machine_id]
+        outputs = self.session.lost(because, self.site.now()) if self.session else []
+        facts = self.site.world.machines.get(self.who.machine_id)
+        for output in outputs:
+            if isinstance(output, Keep) and facts is not None and facts.forgotten_at is None:
+                self.site.submit(output.changes, self)
+
+    def orphan(self) -> None:
+        """The process that held this end is gone: the host's kernel says so, or nobody does."""
+        self.over = True
+        timeline = self.site.timeline
+        self.wire.snap(0.0, timeline.between(0.0, 1.0) if timeline.chance(0.8) else timeline.between(20.0, 40.0))
+
+
+def _noteworthy(facts: Facts, changes: tuple[Change, ...]) -> list[Change]:
+    noted: list[Change] = []
+    for change in changes:
+        if isinstance(change, Met):
+            noted += on_meeting(facts, change)
+        elif isinstance(change, InventoryKept):
+            noted += on_inventory(facts, change)
+    return noted

@@ -1,0 +1,186 @@
+"""Who comes in, who is let in and who is sent away: stands in for `enrolment` and the operator's calls.
+
+Rule: requests that wait are decided together, each in the world that those before it make, and answered once that is
+durable. Who a newcomer is, `admission` says; what a person may do, `service.writes` says.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from provisioner import tokens
+from provisioner.access import Caller, RefusedError, standing
+from provisioner.admission import Newcomer, admit, known
+from provisioner.pki import MachineIdentity
+from provisioner.service import writes
+from provisioner.store import StoreError
+from provisioner.world import Accepted, Asked, Certified, Change, Facts, Noted, TokenMade, TokenUsed, World
+from tests.simulation.site import Site
+
+LIFE_S = 900.0  # of a certificate
+NOT_BEFORE_S = 60.0
+ASK_AGAIN_S = 15.0
+OPERATOR = Caller(name="ann", role="operator")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    machine_id: str
+    incarnation: int
+    key: bytes
+    not_before: float
+    not_after: float
+
+    @property
+    def who(self) -> MachineIdentity:
+        return MachineIdentity(self.machine_id, self.incarnation)
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    because: str
+    machine_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    because: str
+    forgotten: bool  # the status says that this machine's certificate is worth nothing
+
+
+Answer = Certificate | Waits | Denied
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    key: bytes
+    evidence: bytes
+    hostname: str
+    token_id: str
+    secret: bytes
+    answer: Callable[[Answer], None]
+
+
+class Door:
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._asks: list[Ask] = []
+        self._busy = False
+        self._turns: set[str] = set()  # what a person's write is under way for
+
+    def enrol(self, ask: Ask) -> None:
+        if self.site.alive:
+            self._asks.append(ask)
+            self._round()
+
+    def renew(self, who: Certificate, key: bytes, answer: Callable[[Answer], None]) -> None:
+        if not self.site.alive:
+            return
+        if refused := entry(self.site, who):
+            answer(refused)
+            return
+        holder = known(key, self.site.world)
+        if holder is not None and holder.id != who.machine_id:
+            answer(Denied("the key is another machine's", forgotten=False))
+            return
+        change, younger = self._issued(who.machine_id, who.incarnation, key)
+        self.site.submit([change], ("renewal", who), lambda error: answer(_unless(error, younger)))
+
+    def token(self, token_id: str, secret: bytes, *, review: bool) -> None:
+        now = self.site.now()
+        made = TokenMade(token_id, tokens.Minted(token_id, secret).secret_sha256, now, now + 86400, 0, review, "ann")
+        self.site.submit([made], "operator")
+
+    def accept(self, machine_id: str) -> None:
+        """One at a time: it looks at the others."""
+        if "accept" in self._turns:
+            self.site.timeline.after(0.05, self.accept, machine_id)
+            return
+        self._write(machine_id, lambda facts: writes.accept(self.site, OPERATOR, facts, writes.clash)[1], "accepts")
+
+    def forget(self, machine_id: str) -> None:
+        self._write(machine_id, lambda facts: writes.forget(self.site, OPERATOR, facts)[1], "forgets")
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _write(self, machine_id: str, effect: Callable[[Facts], Sequence[Change]], verb: str) -> None:
+        facts = self.site.world.machines.get(machine_id)
+        turns = {machine_id, "accept"} if verb == "accepts" else {machine_id}
+        if facts is None or facts.forgotten_at is not None or not turns.isdisjoint(self._turns) or not self.site.alive:
+            return
+        try:
+            changes = effect(facts)
+        except RefusedError as refused:
+            self.site.timeline.say("operator", refused.line)
+            return
+        self._turns |= turns
+        self.site.timeline.say("operator", verb, machine_id)
+
+        def done(error: StoreError | None) -> None:
+            self._turns.difference_update(turns)
+            if error is None and verb == "forgets":
+                self.site.forgot(machine_id)
+
+        self.site.submit(changes, "operator", done)
+
+    def _round(self) -> None:
+        if self._busy or not self._asks:
+            return
+        self._busy, asks, self._asks = True, self._asks, []
+        world, changes, answers = self.site.world, list[Change](), list[Answer]()
+        for ask in asks:
+            more, answer = self._decide(ask, world)
+            world = world.after((world.revision, change) for change in more)
+            changes += more
+            answers.append(answer)
+
+        def done(error: StoreError | None) -> None:
+            self._busy = False
+            for ask, answer in zip(asks, answers, strict=True):
+                ask.answer(_unless(error, answer))
+            self._round()
+
+        self.site.submit(changes, "door", done)
+
+    def _decide(self, ask: Ask, world: World) -> tuple[list[Change], Answer]:
+        if facts := known(ask.key, world):
+            return self._answered(facts, ask.key)
+        token = world.tokens.get(ask.token_id)
+        flaw = tokens.flaw(token, ask.secret, ask.key, self.site.now())
+        if flaw or token is None:
+            return [], Denied(flaw.line if flaw else "no token", forgotten=False)
+        fresh = f"m-{self.site.timeline.random.getrandbits(24):06x}"
+        verdict = admit(Newcomer(ask.key, ask.evidence, token.id, token.review), world, fresh)
+        now, name, why = self.site.now(), verdict.machine_id, "" if verdict.accepted else verdict.because
+        asked = Asked(
+            name, verdict.incarnation, ask.key, ask.evidence, ask.hostname, "PG-8", "", ask.token_id, why, now
+        )
+        noted = Noted("machine.asked", name, ask.hostname, verdict.because, name, now)
+        changes: list[Change] = [asked, TokenUsed(token.id, ask.key, name, now), noted]
+        if verdict.accepted:
+            changes.append(Accepted(name, now))
+        after = world.after((world.revision, change) for change in changes)
+        more, answer = self._answered(after.machines[name], ask.key)
+        return [*changes, *more], answer
+
+    def _answered(self, facts: Facts, key: bytes) -> tuple[list[Change], Answer]:
+        if facts.accepted_at is None:
+            return [], Waits(f"waits for a person: {facts.waits_because}", facts.id)
+        change, certificate = self._issued(facts.id, facts.incarnation, key)
+        return [change], certificate
+
+    def _issued(self, machine_id: str, incarnation: int, key: bytes) -> tuple[Certified, Certificate]:
+        now = self.site.now()
+        certificate = Certificate(machine_id, incarnation, key, now - NOT_BEFORE_S, now + LIFE_S)
+        return Certified(machine_id, key, f"{now}", certificate.not_after, now), certificate
+
+
+def entry(site: Site, who: Certificate) -> Denied | None:
+    """What mTLS and the guard say to whoever shows this certificate; None where it is good."""
+    if not who.not_before <= site.now() < who.not_after:
+        return Denied("certificate has expired", forgotten=False)
+    refused = standing(who.who, site.world)
+    return Denied(refused.line, forgotten=True) if refused else None
+
+
+def _unless(error: StoreError | None, answer: Answer) -> Answer:
+    return Denied(str(error), forgotten=False) if error and not isinstance(answer, Denied) else answer

@@ -1,0 +1,164 @@
+"""What goes wrong. Each fault is a function of the fleet, and undoes itself unless it is said that it does not."""
+
+from collections.abc import Callable
+
+from tests.simulation.fleet import Fleet
+from tests.simulation.machine import Machine
+
+Fault = Callable[[Fleet], None]
+
+
+def _any(fleet: Fleet) -> Machine:
+    machine = fleet.timeline.random.choice(fleet.machines)
+    fleet.timeline.say("-- fault:", machine)
+    return machine
+
+
+def silence(fleet: Fleet) -> None:
+    """Its cable is out for a while; neither end is told."""
+    machine = _any(fleet)
+    fleet.dark.add(machine)
+    fleet.cut(machine, fleet.timeline.between(5.0, 40.0), fleet.timeline.between(5.0, 40.0))
+    fleet.timeline.after(fleet.timeline.between(10.0, 200.0), fleet.dark.discard, machine)
+
+
+def flap(fleet: Fleet) -> None:
+    fleet.cut(_any(fleet), fleet.timeline.between(0.0, 0.5), fleet.timeline.between(0.0, 0.5))
+
+
+def flaps(fleet: Fleet) -> None:
+    machine = _any(fleet)
+    for _ in range(fleet.timeline.random.randrange(2, 8)):
+        fleet.timeline.after(fleet.timeline.between(0.0, 30.0), fleet.cut, machine, 0.0, 0.0)
+
+
+def half_open(fleet: Fleet) -> None:
+    """One end hears that the stream is over long before the other."""
+    sooner, later = 0.1, fleet.timeline.between(20.0, 120.0)
+    fleet.cut(_any(fleet), *((sooner, later) if fleet.timeline.chance(0.4) else (later, sooner)))
+
+
+def restart(fleet: Fleet) -> None:
+    machine = _any(fleet)
+    machine.stop(politely=fleet.timeline.chance(0.5))
+    fleet.timeline.after(fleet.timeline.between(0.0, 5.0), machine.start)
+
+
+def reboot(fleet: Fleet) -> None:
+    machine = _any(fleet)
+    machine.stop(politely=fleet.timeline.chance(0.5))
+    machine.box.reboot()
+    fleet.timeline.after(fleet.timeline.between(10.0, 120.0), machine.start)
+
+
+def reimage(fleet: Fleet) -> None:
+    """Its key is gone, and its hardware is the same."""
+    machine = _any(fleet)
+    machine.stop(politely=False)
+    machine.wipe()
+    machine.box.reboot()
+    machine.box.swap_a_part()
+    fleet.timeline.after(fleet.timeline.between(10.0, 60.0), machine.start)
+
+
+def swap(fleet: Fleet) -> None:
+    machine = _any(fleet)
+    fleet.timeline.say(machine, "has another", machine.box.swap_a_part())
+
+
+def clone(fleet: Fleet) -> None:
+    """For good: another box that shows the hardware of one that is there."""
+    original = _any(fleet)
+    other = fleet.add(f"clone-{len(fleet.machines)}", original.token)
+    other.box.clone_of(original.box)
+    fleet.timeline.after(fleet.timeline.between(0.0, 10.0), other.start)
+
+
+def skew(fleet: Fleet) -> None:
+    """For good: the host's clock is hours wrong, or right again."""
+    machine = _any(fleet)
+    machine.skew_s = fleet.timeline.random.choice((0.0, 7200.0, -7200.0, 300.0, -300.0))
+
+
+def die(fleet: Fleet) -> None:
+    """As by kill -9, just before or just after the commit that was under way."""
+    fleet.kill(committed=fleet.timeline.chance(0.5) and not fleet.platter.full)
+    fleet.timeline.after(fleet.timeline.between(0.0, 30.0), _live, fleet)
+
+
+def _live(fleet: Fleet) -> None:
+    if fleet.site is None:
+        fleet.begin()
+
+
+def take_over(fleet: Fleet) -> None:
+    """Another provisioner on the same store; the older one does not know, and answers still."""
+    fleet.begin()
+    fleet.timeline.after(fleet.timeline.between(10.0, 90.0), fleet.bury)
+
+
+def disk_full(fleet: Fleet) -> None:
+    fleet.platter.full = True
+    fleet.timeline.say("-- fault: the disk is full")
+    fleet.timeline.after(fleet.timeline.between(1.0, 60.0), fleet.platter.empty)
+
+
+def disk_slow(fleet: Fleet) -> None:
+    if fleet.site:
+        fleet.timeline.say("-- fault: the disk is slow")
+        fleet.site.slow_s = fleet.timeline.between(0.5, 4.0)
+        fleet.timeline.after(fleet.timeline.between(5.0, 60.0), setattr, fleet.site, "slow_s", 0.02)
+
+
+def forget(fleet: Fleet) -> None:
+    if fleet.door and (known := fleet.known()):
+        fleet.door.forget(fleet.timeline.random.choice(known).id)
+
+
+def accept(fleet: Fleet) -> None:
+    """All that wait, at once."""
+    for facts in fleet.known():
+        if fleet.door and facts.accepted_at is None:
+            fleet.door.accept(facts.id)
+
+
+def token(fleet: Fleet) -> None:
+    machine = _any(fleet)
+    machine.token = fleet.new_token(review=fleet.timeline.chance(0.5))
+
+
+def loss(fleet: Fleet) -> None:
+    fleet.timeline.say("-- fault: calls are lost")
+    fleet.loss = fleet.timeline.between(0.1, 0.6)
+    fleet.timeline.after(fleet.timeline.between(10.0, 100.0), setattr, fleet, "loss", 0.0)
+
+
+TABLE: tuple[tuple[Fault, int], ...] = (  # and how often, against each other
+    (silence, 6),
+    (flap, 5),
+    (flaps, 2),
+    (half_open, 5),
+    (restart, 5),
+    (reboot, 4),
+    (reimage, 2),
+    (swap, 4),
+    (clone, 2),
+    (skew, 2),
+    (die, 5),
+    (take_over, 2),
+    (disk_full, 3),
+    (disk_slow, 3),
+    (forget, 3),
+    (accept, 4),
+    (token, 2),
+    (loss, 2),
+)
+
+
+def schedule(fleet: Fleet, seconds: float, each_s: float) -> None:
+    """Faults over that time, one in `each_s` on average."""
+    faults, weights = zip(*TABLE, strict=True)
+    at = fleet.timeline.random.expovariate(1 / each_s)
+    while at < seconds:
+        fleet.timeline.after(at, fleet.timeline.random.choices(faults, weights)[0], fleet)
+        at += fleet.timeline.random.expovariate(1 / each_s)

@@ -1,0 +1,217 @@
+"""What has to be true after each event, whatever failed: judged from outside, on what is durable and what was said.
+
+Rule: nothing here believes the logic that it judges. The fold of the changes, the sequences and the vitals that each
+run has sent are kept a second time, as they come to be.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from bedplate.v1.uplink_pb2 import Problems
+from provisioner.admission import kinds
+from provisioner.world import (
+    Accepted,
+    Asked,
+    Certified,
+    Change,
+    Facts,
+    InventoryKept,
+    Met,
+    Noted,
+    Parted,
+    TokenMade,
+    TokenRevoked,
+    TokenUsed,
+    VitalsKept,
+    World,
+    machine_after,
+)
+from tests.simulation.disk import Platter
+
+Entry = tuple[int, Change, Any]  # revision, change, who wished it
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold; `str` says which, and for whom."""
+
+
+def hold(truth: bool, *words: object) -> None:  # noqa: FBT001 - as assert
+    if not truth:
+        raise BrokenError(" ".join(map(str, words)))
+
+
+class Invariants:
+    def __init__(self, platter: Platter) -> None:
+        self.platter = platter
+        self.machines: dict[str, Facts] = {}  # the fold, change by change
+        self.owners: dict[bytes, Any] = {}  # key -> the machine that made it
+        self.youngest: dict[str, int] = {}  # machine id -> the number of the stream that changed it last
+        self.silent: dict[str, bool] = {}
+        self._opened = 0
+        self._revision = 0
+        self._sent: dict[bytes, dict[int, tuple[bytes, bytes]]] = defaultdict(dict)  # run -> sequence -> as it then is
+        self._acknowledged: dict[tuple[str, int], tuple[bytes, int]] = {}  # machine, incarnation -> run, sequence
+
+    # -- the agents ------------------------------------------------------------------------------------------------
+
+    def made(self, machine: Any, key: bytes) -> None:
+        self.owners[key] = machine
+
+    def sent(self, machine: Any, delta: Any) -> None:
+        session = machine.session
+        there = session._vitals_there.SerializeToString(deterministic=True)
+        problems = session._problems_there.SerializeToString(deterministic=True)
+        hold(delta.sequence not in self._sent[session.run_id], machine, "sends two deltas", delta.sequence)
+        self._sent[session.run_id][delta.sequence] = (there, problems)
+
+    def heard(self, machine: Any, message: Any, epoch: int) -> None:
+        session, who = machine.session, machine.identity
+        hold(session.epoch >= epoch, machine, "obeys epoch", session.epoch, "after", epoch)
+        kind = message.WhichOneof("message")
+        if who is None or kind not in ("ack", "welcome"):
+            return
+        life = (who.machine_id, who.certificate.incarnation)
+        run, before = self._acknowledged.get(life, (b"", 0))
+        if kind == "welcome":
+            lost = run == session.run_id and message.welcome.stored_sequence < before
+            hold(not lost, machine, "was told", before, "is stored, and now", message.welcome.stored_sequence)
+        else:
+            self._acknowledged[life] = (
+                session.run_id,
+                max(before if run == session.run_id else 0, message.ack.sequence),
+            )
+
+    def nonsense(self, machine: Any, message: Any, error: Exception) -> None:
+        older = message.HasField("welcome") and message.welcome.epoch < machine.session.epoch
+        hold(older, machine, "was told nonsense by an honest provisioner:", error)
+
+    # -- the provisioner -------------------------------------------------------------------------------------------
+
+    def broke(self, conversation: Any, error: Exception) -> None:
+        hold("obeys epoch" in str(error), conversation, "was cut off, and the agent is honest:", error)
+
+    def opened(self) -> int:
+        self._opened += 1
+        return self._opened
+
+    def said(self, conversation: Any, message: Any) -> None:
+        name = conversation.who.machine_id
+        row = self.platter.rows.get(name)
+        kind = message.WhichOneof("message")
+        if kind == "want_inventory":
+            stored = message.want_inventory.digest in self.platter.seen.get(name, ())
+            hold(not stored, conversation, "is asked for an inventory that is stored")
+        if kind == "ack":
+            hold(self._stored(row, conversation, message.ack.sequence), conversation, "is told that", message.ack)
+        if kind == "welcome" and message.welcome.stored_sequence:
+            stored = self._stored(row, conversation, message.welcome.stored_sequence)
+            hold(stored, conversation, "is welcome with", message.welcome.stored_sequence, "and that is not stored")
+
+    def _stored(self, row: Any, conversation: Any, sequence: int) -> bool:
+        return row is not None and row.run_id == conversation.session._run_id and row.sequence >= sequence
+
+    def committed(self, before: World, after: World, entries: Sequence[Entry]) -> None:
+        """A batch is durable: the world before it and after it, and what is in it."""
+        touched = set[str]()
+        for revision, change, author in entries:
+            hold(revision == self._revision + 1, "revision", revision, "after", self._revision)
+            self._revision = revision
+            match change:
+                case Noted():
+                    self._noted(change)
+                case TokenMade() | TokenRevoked() | TokenUsed():
+                    pass
+                case _ if hasattr(change, "machine_id"):
+                    touched.add(change.machine_id)
+                    self._machine(revision, change, author)
+                case _:
+                    pass
+        for name in touched:
+            hold(after.machines[name] == self.machines[name], name, "is not what its changes make of it")
+            noted = self.machines[name].silent_noted == self.silent.get(name, False)
+            hold(noted or self.machines[name].forgotten_at is not None, name, "events and facts differ")
+        hold(not entries or after.revision == self._revision > before.revision, "the world's revision")
+
+    def loaded(self, world: World) -> None:
+        """A life of the provisioner begins with what is on the disk."""
+        fold = World(world.epoch, world.started_at).after(self.platter.changes)
+        hold(fold == replace(world), "the world that was loaded is not the fold of what is durable")
+        for (name, incarnation), (run, sequence) in self._acknowledged.items():
+            facts, row = world.machines[name], self.platter.rows.get(name)
+            if facts.incarnation == incarnation and row and row.run_id == run:
+                hold(row.sequence >= sequence, name, "lost delta", sequence, "that was acknowledged")
+            hold(facts.incarnation != incarnation or row is not None, name, "lost all that was acknowledged")
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _machine(self, revision: int, change: Any, author: Any) -> None:
+        before = self.machines.get(change.machine_id)
+        after = self.machines[change.machine_id] = machine_after(before, change, revision)
+        if isinstance(change, Asked):
+            hold(before is None or before.forgotten_at is not None, after.id, "is known, and asks to enrol")
+            hold(after.incarnation == (before.incarnation + 1 if before else 1), after.id, "has a wrong incarnation")
+            self.silent[after.id] = False
+            return
+        hold(before is not None, change.machine_id, "is not known")
+        if before.forgotten_at is not None:
+            hold(after == before, after.id, "is forgotten, and changes by", type(change).__name__)
+            return
+        hold(after.incarnation == before.incarnation, after.id, "changes its incarnation")
+        match change:
+            case Accepted():
+                self._alone(after)
+            case Certified():
+                same = self.owners[change.key_sha256] is self.owners[before.key_sha256]
+                hold(same, after.id, "gets the key of another box")
+            case Met():
+                hold(change.epoch == self.platter.world.epoch, after.id, "is met in epoch", change.epoch)
+                self._its_one_stream(after, author)
+            case VitalsKept():
+                self._its_one_stream(after, author)
+                self._vitals(before, change)
+            case InventoryKept():
+                self._its_one_stream(after, author)
+                body = self.platter.bodies[change.digest]
+                hold(sha256(body).digest() == change.digest, after.id, "has an inventory that is not of its digest")
+            case Parted():
+                older = before.session != change.session
+                hold(not older or after == before, after.id, "is moved by the end of an older stream")
+
+    def _its_one_stream(self, facts: Facts, author: Any) -> None:
+        own = author.who.machine_id == facts.id and author.who.incarnation == facts.incarnation
+        hold(own, facts.id, "of incarnation", facts.incarnation, "is changed by", author)
+        youngest = self.youngest.get(facts.id, 0)
+        hold(author.number >= youngest, facts.id, "is changed by stream", author.number, "after stream", youngest)
+        self.youngest[facts.id] = author.number
+
+    def _vitals(self, before: Facts, change: VitalsKept) -> None:
+        older = before.run_id == change.run_id and change.sequence <= before.sequence
+        hold(not older, before.id, "goes back to delta", change.sequence, "from", before.sequence)
+        vitals, problems = self._sent[change.run_id][change.sequence]
+        hold(change.vitals == vitals, before.id, "has other vitals stored than it sent, delta", change.sequence)
+        same = Problems.FromString(change.problems) == Problems.FromString(problems)
+        hold(same, before.id, "has other problems stored than it sent, delta", change.sequence)
+
+    def _alone(self, facts: Facts) -> None:
+        """Two machines that are let in never show the same hardware."""
+        mine = kinds(facts.evidence)
+        for other in self.machines.values():
+            if other.id == facts.id or other.accepted_at is None or other.forgotten_at is not None:
+                continue
+            theirs = kinds(other.evidence)
+            shared = [kind for kind, values in mine.items() if values & theirs.get(kind, frozenset())]
+            hold(not shared, facts.id, "is let in beside", other.id, "with the same", ", ".join(shared))
+
+    def _noted(self, change: Noted) -> None:
+        facts = self.machines.get(change.machine_id)
+        if facts is None or facts.forgotten_at is not None:
+            return  # it was under way when the machine was forgotten
+        if change.kind == "machine.silent":
+            hold(not self.silent.get(change.machine_id), change.machine_id, "falls silent twice")
+            self.silent[change.machine_id] = True
+        elif change.kind == "machine.present" and change.because.startswith("back"):
+            hold(self.silent.get(change.machine_id), change.machine_id, "is back, and was not silent")
+            self.silent[change.machine_id] = False

@@ -1,0 +1,129 @@
+"""One life of the provisioner: from `Site(...)` to `die`. It stands in for `fleet`, `uplink` and the tick's loop.
+
+Rule: facts come to be as in `fleet`: one batch at a time, what arrives meanwhile is the next, and the world has a
+change only once it is on the disk. A life that dies loses what was not.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from provisioner.decision import Todo
+from provisioner.store import StoreError
+from provisioner.vigil import plan
+from provisioner.world import Change
+from tests.simulation.disk import Disk
+from tests.simulation.invariants import Invariants
+from tests.simulation.timeline import Timeline
+
+SILENT_AFTER_S = 45.0
+TICK_S = 2.0
+Told = Callable[[StoreError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    changes: tuple[Change, ...]
+    author: object  # the conversation that wishes it, or who else
+    told: Told
+
+
+class Site:
+    def __init__(self, timeline: Timeline, disk: Disk, invariants: Invariants) -> None:
+        self.timeline = timeline
+        self.store = disk
+        self.invariants = invariants
+        self.alive = True
+        self.slow_s = 0.02  # a commit, about
+        epoch = disk.begin_epoch()
+        self.world = disk.load(timeline.now)
+        self.settings = SimpleNamespace(silent_after_s=SILENT_AFTER_S)
+        self._wishes: list[Wish] = []
+        self._writing: list[Wish] = []
+        self._noting = False
+        self.conversations: dict[str, Any] = {}  # machine id -> conversation
+        timeline.say("provisioner", "begins epoch", epoch)
+        invariants.loaded(self.world)
+        timeline.after(TICK_S, self._tick)
+
+    def now(self) -> float:
+        return self.timeline.now
+
+    def submit(self, changes: Sequence[Change], author: object, told: Told = lambda _: None) -> None:
+        self._wishes.append(Wish(tuple(changes), author, told))
+        if not self._writing:
+            self._begin_batch()
+
+    def die(self, committed: bool) -> None:  # noqa: FBT001 - the moment of a kill: before or after the commit
+        """As by kill -9."""
+        self.alive = False
+        self.timeline.say("provisioner", "dies,", len(self._writing), "wishes in its hand", "written" * committed)
+        if committed and self._writing:
+            self._put_down()
+        self._wishes, self._writing = [], []
+        conversations, self.conversations = list(self.conversations.values()), {}
+        for conversation in conversations:
+            conversation.orphan()
+
+    def forgot(self, machine_id: str) -> None:
+        if conversation := self.conversations.get(machine_id):
+            conversation.cut("it was forgotten", 60.0)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _begin_batch(self) -> None:
+        self._writing, self._wishes = self._wishes, []
+        self.timeline.after(self.slow_s * self.timeline.between(0.2, 3.0), self._end_batch)
+
+    def _end_batch(self) -> None:
+        if not self.alive:
+            return
+        error: StoreError | None = None
+        try:
+            self._put_down()
+        except StoreError as refused:
+            error = refused
+            self.timeline.say("provisioner", str(refused))
+        batch, self._writing = self._writing, []
+        if self._wishes:
+            self._begin_batch()
+        for wish in batch:
+            wish.told(error)
+
+    def _put_down(self) -> None:
+        before = self.world
+        changes = [change for wish in self._writing for change in wish.changes]
+        revisions = self.store.write(changes)
+        authors = [wish.author for wish in self._writing for _ in wish.changes]
+        self.world = self.store.world
+        self.invariants.committed(before, self.world, list(zip(revisions, changes, authors, strict=True)))
+
+    def _tick(self) -> None:
+        if not self.alive:
+            return
+        self.timeline.after(TICK_S, self._tick)
+        if self._noting:
+            return
+        decision = plan(self.world, self.timeline.now, SILENT_AFTER_S)
+        if isinstance(decision, Todo):
+            self.timeline.say("provisioner", decision.because)
+            _drive(decision.steps[0].take(self))
+
+    async def write(self, changes: Sequence[Change]) -> list[int]:
+        """The tick's one step: the next look is after it."""
+        self._noting = True
+        self.submit(changes, "vigil", self._noted)
+        return []
+
+    def _noted(self, _: StoreError | None) -> None:
+        self._noting = False
+
+
+def _drive(step: Any) -> None:
+    """A coroutine that waits for nothing."""
+    try:
+        step.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("the step waits for something")

@@ -1,0 +1,138 @@
+"""A few hundred fleets in virtual time, each with its own faults; and that the invariants bite."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nodeagent import session as agent_side
+from provisioner.world import Forgotten, Met, SilenceNoted, VitalsKept
+from tests.simulation import faults
+from tests.simulation.conversation import Conversation
+from tests.simulation.disk import Disk
+from tests.simulation.fleet import Fleet
+from tests.simulation.invariants import BrokenError
+from tests.simulation.run import run
+from tests.simulation.timeline import START
+
+# Each found something once: two let in at once that show the same hardware; a stream opened while its machine's silence
+# was being written; vitals, and a silence, on their way while the machine was forgotten.
+REGRESSIONS = (118, 129, 155, 217, 245, 246, 288)
+
+
+@pytest.mark.parametrize("first", range(1000, 1120, 15))
+def test_whatever_fails_every_invariant_holds_and_the_fleet_is_well_in_the_end(first):
+    assert [(seed, why) for seed in range(first, first + 15) if (why := run(seed).broken)] == []
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_a_seed_that_found_a_fault_finds_it_no_more(seed):
+    assert run(seed).broken == ""
+
+
+def test_the_same_seed_is_the_same_log_and_another_is_another():
+    one, again, other = (run(seed, lines=True) for seed in (7, 7, 8))
+    assert one == again
+    assert one.lines != other.lines
+    assert len(one.lines) > 100
+
+
+def test_a_seed_replays_with_one_command_and_the_same_log_in_another_process():
+    command = [sys.executable, "-m", "tests.simulation", "7", "--trace"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.splitlines()[:-1] == run(7, lines=True).lines
+    assert done.stdout.splitlines()[-1].startswith("seed 7: all held")
+
+
+def test_every_fault_happens_and_is_undone():
+    for fault, _ in faults.TABLE:
+        fleet = Fleet(3)
+        fleet.timeline.run_until(START + 60)
+        fault(fleet)
+        fleet.timeline.run_until(START + 400)
+        assert fleet.site is not None, fault.__name__
+        assert (fleet.dark, fleet.loss, fleet.platter.full, fleet.undead) == (set(), 0.0, False, []), fault.__name__
+
+
+# -- the invariants bite: what would be judged, said on purpose -----------------------------------------------------
+
+
+def _settled():
+    fleet = Fleet(1)
+    fleet.timeline.run_until(START + 90)
+    (facts, *_) = fleet.known()
+    return fleet, facts, fleet.site.conversations[facts.id]
+
+
+def _committed(fleet, *changes, author=None):
+    fleet.site.submit(changes, author)
+    fleet.timeline.run_until(fleet.timeline.now + 1)
+
+
+def test_an_acknowledgement_of_what_is_not_stored_is_found():
+    fleet, facts, conversation = _settled()
+    conversation.session._stored += 3
+    with pytest.raises(BrokenError, match=f"{facts.id}/1 is told that"):
+        conversation.handle(conversation.session._ack(fleet.timeline.now))
+
+
+def test_an_inventory_that_is_asked_for_twice_is_found():
+    _, facts, conversation = _settled()
+    with pytest.raises(BrokenError, match="is asked for an inventory that is stored"):
+        conversation.handle(conversation.session._want(facts.inventory_digest))
+
+
+def test_vitals_that_were_never_sent_so_are_found():
+    fleet, facts, conversation = _settled()
+    agent = fleet.invariants.owners[facts.key_sha256].session
+    row = fleet.platter.rows[facts.id]
+    fleet.invariants._sent[agent.run_id][facts.sequence + 1] = (b"", b"")
+    wrong = VitalsKept(facts.id, row.run_id, facts.sequence + 1, row.vitals, row.problems, 0, fleet.timeline.now)
+    with pytest.raises(BrokenError, match="has other vitals stored than it sent"):
+        _committed(fleet, wrong, author=conversation)
+
+
+def test_an_older_stream_that_still_counts_is_found():
+    fleet, facts, conversation = _settled()
+    older = Conversation(fleet.site, conversation.who, conversation.wire)
+    met = Met(facts.id, "s", fleet.site.world.epoch, facts.run_id, "1", "b", "p", 0.0, fleet.timeline.now)
+    with pytest.raises(BrokenError, match="is changed by stream 0 after stream"):
+        _committed(fleet, met, author=older)
+
+
+def test_a_silence_without_its_event_is_found():
+    fleet, facts, _ = _settled()
+    with pytest.raises(BrokenError, match="events and facts differ"):
+        _committed(fleet, SilenceNoted(facts.id, silent=True, at=fleet.timeline.now))
+
+
+def test_a_store_that_loses_what_was_acknowledged_is_found():
+    fleet, facts, _ = _settled()
+    assert fleet.invariants._acknowledged[facts.id, 1][1] > 0
+    del fleet.platter.rows[facts.id]
+    with pytest.raises(BrokenError, match="lost all that was acknowledged"):
+        fleet.begin()
+
+
+def test_a_world_that_is_not_the_fold_of_its_changes_is_found():
+    fleet, facts, _ = _settled()
+    fleet.platter.changes.append((fleet.platter.world.revision + 1, Forgotten(facts.id, 1.0)))
+    with pytest.raises(BrokenError, match="not the fold of what is durable"):
+        fleet.begin()
+
+
+def test_an_agent_that_obeys_an_older_epoch_is_found():
+    fleet, facts, _ = _settled()
+    machine = fleet.invariants.owners[facts.key_sha256]
+    assert machine.session.state is agent_side.State.OPEN
+    with pytest.raises(BrokenError, match="obeys epoch 1 after 2"):
+        fleet.invariants.heard(machine, None, 2)
+
+
+def test_the_disk_that_is_made_up_refuses_as_the_store_does():
+    fleet, _, _ = _settled()
+    older = fleet.site.store
+    assert isinstance(older, Disk)
+    fleet.begin()
+    with pytest.raises(Exception, match="another provisioner has taken it over"):
+        older.write([Forgotten(fleet.known()[0].id, 1.0)])
