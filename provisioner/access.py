@@ -51,6 +51,8 @@ METHODS: Final[Mapping[str, Who]] = {
     _F + "ListAudit": Who.OPERATOR,  # who writes may see what was written: the night shift asks who did it
     _F + "AcceptMachine": Who.OPERATOR,
     _F + "ForgetMachine": Who.OPERATOR,
+    _F + "RevokeMachine": Who.OPERATOR,
+    _F + "RekeyMachine": Who.OPERATOR,
     _F + "CreateToken": Who.OPERATOR,
     _F + "RevokeToken": Who.OPERATOR,
     _H + "Check": Who.ANYONE,
@@ -138,6 +140,12 @@ def standing(who: MachineIdentity, world: World) -> RefusedError | None:
     if facts is None or facts.forgotten_at is not None:
         line = f"machine {who.machine_id} is not known here (any more): enrol it again with a new join token"
         return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "MACHINE_FORGOTTEN", line)
+    if facts.revoked:
+        line = (
+            f"the certificate of machine {who.machine_id} was revoked: empty the agent's state folder, and give it the "
+            f"join token that `bedplate machine rekey {who.machine_id}` makes"
+        )
+        return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "CERTIFICATE_REVOKED", line)
     if who.incarnation != facts.incarnation:
         line = (
             f"the certificate is of incarnation {who.incarnation} of machine {who.machine_id}, which is at "

@@ -13,12 +13,12 @@ agree than kinds that differ: a NIC that moved does not carry the machine along.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 from bedplate.v1.enrolment_pb2 import Evidence
-from provisioner.world import Facts, World
+from provisioner.world import REVOKED, Facts, World
 
 # As firmware has them, in lower case. What is shorter than four characters or one character again and again is
 # never an identifier, and is not listed.
@@ -79,6 +79,7 @@ class Newcomer:
     evidence: bytes  # bedplate.v1.Evidence
     token_id: str
     review: bool  # its token asks for a person
+    again: str = ""  # the machine that its token is for; empty: it is for any newcomer
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,11 @@ def known(key_sha256: bytes, world: World) -> Facts | None:
 def admit(newcomer: Newcomer, world: World, fresh_id: str) -> Admit:
     """`fresh_id` is the newcomer's name if it is nobody who was here before."""
     shown = kinds(newcomer.evidence)
-    if collision := _collision(shown, world):
-        facts, what = collision
-        name = f" ({facts.hostname})" if facts.hostname else ""
-        because = f"it shows the {what} of machine {facts.id}{name}, whose key it does not have"
+    if because := _foreign(newcomer, shown, world) or _unlike(newcomer, shown, world):
         return Admit(fresh_id, 1, accepted=False, because=because)
+    if newcomer.again:
+        because = f"its join token {newcomer.token_id} lets this machine in again, with a new key"
+        return Admit(newcomer.again, world.machines[newcomer.again].incarnation + 1, accepted=True, because=because)
     former = _former(newcomer, shown, world)
     name, incarnation = (former.id, former.incarnation + 1) if former else (fresh_id, 1)
     again = "; it was here before and was forgotten" if former else ""
@@ -114,6 +115,40 @@ def admit(newcomer: Newcomer, world: World, fresh_id: str) -> Admit:
         because = f"its join token {newcomer.token_id} asks for review{again}"
         return Admit(name, incarnation, accepted=False, because=because)
     return Admit(name, incarnation, accepted=True, because=f"its join token {newcomer.token_id} lets it in{again}")
+
+
+def _foreign(newcomer: Newcomer, shown: Kinds, world: World) -> str:
+    """Why it is not to be believed: it has what is another machine's. Empty where it has nothing of that sort."""
+    revoked = REVOKED + newcomer.key_sha256
+    for facts in world.machines.values():
+        if facts.key_sha256 == revoked:
+            return f"its key is the one of machine {facts.id} that was revoked; it comes in with a new one only"
+    if collision := _collision(shown, _beside(newcomer.again, world) if newcomer.again else world):
+        facts, what = collision
+        return f"it shows the {what} of machine {facts.id}{_named(facts)}, whose key it does not have"
+    return ""
+
+
+def _beside(machine_id: str, world: World) -> World:
+    """The enrolled machines but this one. One that waits has shown nothing but words: it stops nobody with a token."""
+    enrolled = {name: facts for name, facts in world.machines.items() if name != machine_id and facts.accepted_at}
+    return replace(world, machines=enrolled)
+
+
+def _unlike(newcomer: Newcomer, shown: Kinds, world: World) -> str:
+    """Why it is not the machine that its token is for."""
+    if not newcomer.again:
+        return ""
+    facts, token = world.machines.get(newcomer.again), f"its join token {newcomer.token_id}"
+    if facts is None or facts.forgotten_at is not None:
+        return f"{token} is for machine {newcomer.again}, which was forgotten since"
+    if not alike(shown, kinds(facts.evidence)):
+        return f"{token} is for machine {facts.id}{_named(facts)}, and most of what it shows is not that one's"
+    return ""
+
+
+def _named(facts: Facts) -> str:
+    return f" ({facts.hostname})" if facts.hostname else ""
 
 
 def pending(world: World) -> int:

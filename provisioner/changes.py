@@ -38,10 +38,19 @@ class Certified:
     serial_number: str
     not_after: float
     at: float
+    incarnation: int = 0  # that it is of: where the machine is in a younger one by now, its key counts for nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
+    machine_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The key that the machine has is nobody's from now on. The machine stays known, one incarnation further."""
+
     machine_id: str
     at: float
 
@@ -181,6 +190,7 @@ Change = (
     | Accepted
     | Certified
     | Forgotten
+    | Revoked
     | Met
     | Parted
     | InventoryKept
@@ -194,4 +204,6 @@ Change = (
     | Audited
 )
 
-MachineChange = Asked | Accepted | Certified | Forgotten | Met | Parted | InventoryKept | VitalsKept | SilenceNoted
+MachineChange = (
+    Asked | Accepted | Certified | Forgotten | Revoked | Met | Parted | InventoryKept | VitalsKept | SilenceNoted
+)

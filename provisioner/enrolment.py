@@ -151,7 +151,8 @@ class EnrolmentServicer(Servicer):
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, reason, line)
         evidence = ask.request.evidence.SerializeToString(deterministic=True)
         fresh = next(name for name in iter(_fresh_id, "") if name not in world.machines)
-        admission = admit(Newcomer(ask.key_sha256, evidence, token.id, token.review), world, fresh)
+        newcomer = Newcomer(ask.key_sha256, evidence, token.id, token.review, tokens.machine_of(token.id))
+        admission = admit(newcomer, world, fresh)
         if not admission.accepted and pending(world) >= self._ledger.settings.config.pending_limit:
             line = "too many machines wait for a person; accept or forget some with `bedplate machine`"
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "PENDING_FULL", line, _retry(FULL_AGAIN_S))
@@ -166,7 +167,7 @@ class EnrolmentServicer(Servicer):
         now = self._ledger.now()
         who = MachineIdentity(facts.id, facts.incarnation)
         issued = _issue(self._ledger, self._authority, ask.request.csr, who, now)
-        changes: list[Change] = [_certified(facts.id, issued, now)]
+        changes: list[Change] = [_certified(who, issued, now)]
         if facts.certified_at is None:
             because = f"its first certificate in incarnation {facts.incarnation} was issued"
             changes.append(Noted("machine.enrolled", facts.id, facts.hostname, because, f"machine {facts.id}", now))
@@ -195,7 +196,7 @@ class Renewals:
             line = f"cannot renew the certificate of {who.machine_id}: the key is another machine's; make a new one"
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "KEY_TAKEN", line)
         try:
-            await self._ledger.write([_certified(who.machine_id, issued, now)])
+            await self._ledger.write([_certified(who, issued, now)])
         except BedplateError as error:
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "STORE", str(error), _retry(STORE_AGAIN_S)) from error
         return _credentials(self._ledger, self._authority, who, issued)
@@ -236,8 +237,8 @@ def _issue(ledger: Ledger, authority: Authority, csr: bytes, who: MachineIdentit
     return authority.issue_machine(csr, who, lifetime_s=ledger.settings.config.certificate_days * DAY_S, now=now)
 
 
-def _certified(machine_id: str, issued: Issued, now: float) -> Certified:
-    return Certified(machine_id, issued.key_sha256, issued.serial_number, issued.not_after, now)
+def _certified(who: MachineIdentity, issued: Issued, now: float) -> Certified:
+    return Certified(who.machine_id, issued.key_sha256, issued.serial_number, issued.not_after, now, who.incarnation)
 
 
 def _credentials(ledger: Ledger, authority: Authority, who: MachineIdentity, issued: Issued) -> Credentials:

@@ -23,12 +23,18 @@ class Explanation:
     advice: str
 
 
+def _revoked(facts: Facts) -> list[str]:
+    if not facts.revoked:
+        return []
+    return ["its certificate was revoked: what it had is worth nothing, and nobody else can take its place"]
+
+
 def explain(
     facts: Facts, world: World, now: float, silent_after_s: float, *, problems: Sequence[str] = ()
 ) -> Explanation:
     """`problems`: a line each, as of the last snapshot."""
     word, because = phase(facts, world, now, silent_after_s)
-    lines = [*_enrolled(facts, now), *_heard(facts, world, now), *_skew(facts)]
+    lines = [*_enrolled(facts, now), *_revoked(facts), *_heard(facts, world, now), *_skew(facts)]
     if word in (Phase.PHASE_PRESENT, Phase.PHASE_SILENT):
         lines.append(f"a machine counts as silent {span(silent_after_s)} after it was last heard")
     return Explanation(because, (*lines, *_problems(facts, problems)), _advice(word, facts))
@@ -84,9 +90,15 @@ def _problems(facts: Facts, problems: Sequence[str]) -> list[str]:
 
 
 def _advice(word: Phase.ValueType, facts: Facts) -> str:
+    if facts.revoked:
+        return (
+            f"to let it in again with a new key: bedplate machine rekey {facts.id}; "
+            f"if it is gone for good: bedplate machine forget {facts.id}"
+        )
     match word:
         case Phase.PHASE_PENDING:
-            return f"see that it is yours, then: bedplate machine accept {facts.id}"
+            replaces = "; if it is a machine that is known, installed or built anew: --replaces THAT"
+            return f"see that it is yours, then: bedplate machine accept {facts.id}{replaces}"
         case Phase.PHASE_ACCEPTED:
             return "see that the agent runs on it (systemctl status nodeagent) and reaches the uplink's address"
         case Phase.PHASE_SILENT:

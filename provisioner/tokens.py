@@ -4,6 +4,7 @@ Rule 1: the secret is seen once, in the string. What is kept is its SHA-256: it 
         hash would protect nothing.
 Rule 2: whoever does not have the secret learns nothing: an unknown token and a wrong secret get the same answer.
 Rule 3: a machine's key counts once against the uses, however often it asks.
+Rule 4: a token that is for one machine says so in its name, which nobody but the provisioner chooses.
 """
 
 import base64
@@ -22,6 +23,7 @@ from bedplate.v1.enrolment_pb2 import JoinToken
 from provisioner.errors import BedplateError
 from provisioner.world import TokenFacts
 
+FOR: Final = "-for-"
 PREFIX: Final = "bedplate1."
 SECRET_BYTES: Final = 32
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -47,8 +49,15 @@ class Flaw:
     line: str  # for people
 
 
-def mint() -> Minted:
-    return Minted("t-" + random_name(), secrets.token_bytes(SECRET_BYTES))
+def mint(machine_id: str = "") -> Minted:
+    """For any newcomer, or for this machine alone, to come again with a new key."""
+    bound = FOR + machine_id if machine_id else ""
+    return Minted(f"t-{random_name()}{bound}", secrets.token_bytes(SECRET_BYTES))
+
+
+def machine_of(token_id: str) -> str:
+    """'t-4kq7zt2x-for-m-aaaaaaaa' -> 'm-aaaaaaaa'; empty where it is for any newcomer"""
+    return token_id.partition(FOR)[2]
 
 
 def random_name() -> str:

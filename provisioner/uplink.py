@@ -45,6 +45,7 @@ class Conversation:
     machine_id: str
     context: Context
     task: "asyncio.Task[None] | None"
+    incarnation: int = 0  # of the certificate that it came by
     session: Session | None = None  # until it is known what is stored
     under_way: set["asyncio.Task[None]"] = field(default_factory=set)
     writes: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -110,11 +111,18 @@ class Conversation:
                 LOG.debug("machine %s was gone before it was answered", self.machine_id)
 
     def keep(self, output: Keep) -> None:
-        facts = self.fleet.world.machines.get(self.machine_id)
-        if facts is None or facts.forgotten_at is not None:
+        facts = self._facts()
+        if facts is None:
+            self.cut("this machine is not known here any more, or in a younger incarnation", RETRY_S)
             return
         noted = [*_noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, output.moves, self.fleet.now())]
         self._spawn(self._kept(self.fleet.submit([*noted, *output.changes]), output.sequence))
+
+    def _facts(self) -> Facts | None:
+        """Of the machine in this stream's life; None once it was forgotten, revoked, or came in again."""
+        facts = self.fleet.world.machines.get(self.machine_id)
+        gone = facts is None or facts.forgotten_at is not None or self.incarnation not in {0, facts.incarnation}
+        return None if gone else facts
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=f"under way for {self.machine_id}")
@@ -159,7 +167,7 @@ class Conversation:
             self.ack_timer.cancel()
         outputs = self.session.lost(self.because or "its stream broke", self.fleet.now()) if self.session else []
         for output in outputs:
-            facts = self.fleet.world.machines.get(self.machine_id)
+            facts = self.fleet.world.machines.get(self.machine_id)  # revoked or not: that a stream ended is so
             if isinstance(output, Keep) and facts is not None and facts.forgotten_at is None:
                 self.fleet.submit(output.changes).add_done_callback(_ignore)
 
@@ -178,7 +186,7 @@ class UplinkServicer(Servicer):
         self, _: AsyncIterator[SessionRequest], context: Context
     ) -> None:
         who = caller(context)
-        conversation = Conversation(self._fleet, who.machine_id, context, asyncio.current_task())
+        conversation = Conversation(self._fleet, who.machine_id, context, asyncio.current_task(), who.incarnation)
         older = self._conversations.get(who.machine_id)
         self._conversations[who.machine_id] = conversation  # before anything is awaited: the next one finds this one
         try:

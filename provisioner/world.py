@@ -23,6 +23,7 @@ from provisioner.changes import (
     Met,
     Noted,
     Parted,
+    Revoked,
     SilenceNoted,
     TokenMade,
     TokenRevoked,
@@ -44,6 +45,7 @@ __all__ = [
     "Met",
     "Noted",
     "Parted",
+    "Revoked",
     "SilenceNoted",
     "TokenFacts",
     "TokenMade",
@@ -53,6 +55,9 @@ __all__ = [
     "World",
     "machine_after",
 ]
+
+
+REVOKED = b"revoked:"  # before the key that it had: no key has such a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,10 @@ class Facts:
     clock_skew_s: float | None = None
     silent_noted: bool = False  # the event that it fell silent was written, and none since that it came back
     revision: int = 0  # of the last change that a person would see in a list
+
+    @property
+    def revoked(self) -> bool:
+        return self.key_sha256.startswith(REVOKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +167,11 @@ def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> 
         case Accepted():
             return replace(facts, accepted_at=change.at, waits_because="", revision=revision)
         case Certified():
+            if change.incarnation not in {0, facts.incarnation}:
+                return facts
             return replace(facts, certified_at=change.at, key_sha256=change.key_sha256)
+        case Revoked():
+            return _revoked(facts, revision)
         case Forgotten():
             return replace(facts, forgotten_at=change.at, session="", revision=revision)
         case Met():
@@ -188,6 +201,22 @@ def _asked(change: Asked, revision: int) -> Facts:
         product=change.product,
         serial=change.serial,
         evidence=change.evidence,
+        revision=revision,
+    )
+
+
+def _revoked(facts: Facts, revision: int) -> Facts:
+    """One incarnation further: so that no certificate that it has had is of the one that it is in."""
+    if facts.revoked:
+        return facts
+    key, incarnation = REVOKED + facts.key_sha256, facts.incarnation + 1
+    return replace(
+        facts,
+        incarnation=incarnation,
+        key_sha256=key,
+        certified_at=None,
+        session="",
+        parted_because="its certificate was revoked",
         revision=revision,
     )
 

@@ -17,6 +17,7 @@ from provisioner.world import (
     Met,
     Noted,
     Parted,
+    Revoked,
     SilenceNoted,
     TokenMade,
     TokenRevoked,
@@ -24,7 +25,18 @@ from provisioner.world import (
     VitalsKept,
 )
 
-OF_MACHINES = ("accepted", "certified", "forgotten", "met", "parted", "inventory", "again", "vitals", "silence")
+OF_MACHINES = (
+    "accepted",
+    "certified",
+    "forgotten",
+    "machine revoked",
+    "met",
+    "parted",
+    "inventory",
+    "again",
+    "vitals",
+    "silence",
+)
 KINDS = ("asked", *OF_MACHINES, "vitals", "vitals", "noted", "made", "revoked", "used", "answered", "audited")
 TEXTS = st.sampled_from(["", "gpu-01", "späne\n'\"", "0" * 40])
 Draw = tuple[str, int, int, str]
@@ -83,6 +95,8 @@ class _Teller:
                 return Certified(machine_id, digest, f"{at}", at + 60, at)
             case "forgotten":
                 return Forgotten(machine_id, at)
+            case "machine revoked":
+                return Revoked(machine_id, at)
             case "met":
                 return Met(machine_id, f"s-{number}", number, run_id, text, text, text, number - 2.5, at)
             case "parted":

@@ -50,6 +50,8 @@ MAY = {
     "Fleet/ListAudit": OPERATORS,
     "Fleet/AcceptMachine": OPERATORS,
     "Fleet/ForgetMachine": OPERATORS,
+    "Fleet/RevokeMachine": OPERATORS,
+    "Fleet/RekeyMachine": OPERATORS,
     "Fleet/CreateToken": OPERATORS,
     "Fleet/RevokeToken": OPERATORS,
 }

@@ -22,6 +22,8 @@ READS = ("List", "Get", "Watch", "Explain")
 ASKED: dict[str, Callable[[], Any]] = {
     "AcceptMachine": lambda: pb.AcceptMachineRequest(machine="m-0001", request_id="r-1"),
     "ForgetMachine": lambda: pb.ForgetMachineRequest(machine="m-0002", request_id="r-1"),
+    "RevokeMachine": lambda: pb.RevokeMachineRequest(machine="m-0002", request_id="r-1"),
+    "RekeyMachine": lambda: pb.RekeyMachineRequest(machine="m-0002", request_id="r-1"),
     "CreateToken": lambda: pb.CreateTokenRequest(request_id="r-1", uses_allowed=2),
     "RevokeToken": lambda: pb.RevokeTokenRequest(token_id="t-1", request_id="r-1"),
 }

@@ -142,3 +142,16 @@ def test_a_simulation_gets_its_token_without_being_told(place):
     assert "NVLinks each" in place.bedplate("machine", "show", name).stdout
     assert "GPUs to NICs" in place.bedplate("topology", name).stdout
     assert json.loads(place.bedplate("topology", name, "-o", "json").stdout)["topology"]["parts"]
+
+
+def test_a_machine_is_revoked_and_gets_a_token_of_its_own(place):
+    revoked = place.bedplate("machine", "revoke", "gpu-02", "--yes")
+    assert "its certificate will be worth nothing; the machine stays known" in revoked.stderr
+    assert revoked.stdout.endswith(f"is revoked; to let it in again: bedplate machine rekey {LET_IN}\n")
+    made = place.bedplate("machine", "rekey", "gpu-02", "--ttl", "2h")
+    assert made.stdout.startswith("bedplate1.")
+    assert f"-for-{LET_IN}: ends" in made.stderr
+    told = " ".join(place.bedplate("explain", "gpu-02").stdout.split())
+    assert f"bedplate machine rekey {LET_IN}" in told
+    refused = _line(place, 1, "machine", "accept", "gpu-02", "--replaces", "gpu-02", "--yes")
+    assert "it does not wait for a person" in refused

@@ -13,7 +13,9 @@ import pytest
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta, Goodbye, Hello, SessionResponse
 from provisioner import uplink
-from provisioner.world import Forgotten
+from provisioner.access import standing
+from provisioner.pki import MachineIdentity
+from provisioner.world import Forgotten, Revoked
 from tests.edge import RUN, Edge, edge
 
 A, B = "m-aaaaaaaa", "m-bbbbbbbb"
@@ -82,6 +84,25 @@ def test_a_machine_that_is_forgotten_is_cut_off_at_once(tmp_path: Path) -> None:
         await place.uplink.cut_off(A, "it was forgotten")
         assert await peer.end() == "it was forgotten"
         await _until(lambda: place.uplink.streams == 0)
+
+    _run(tmp_path, work)
+
+
+def test_a_stream_of_a_machine_that_is_revoked_is_cut_off_and_what_it_says_meanwhile_is_not_kept(
+    tmp_path: Path,
+) -> None:
+    async def work(place: Edge) -> None:
+        good, peer = await place.meet(B), await place.meet(A)
+        await place.fleet.write([Revoked(A, 5.0)])
+        await peer.say(delta=_whole(1))
+        assert await peer.end() == "this machine is not known here any more, or in a younger incarnation"
+        await _until(lambda: place.uplink.streams == 1)
+        assert (place.fleet.world.machines[A].sequence, place.fleet.world.machines[A].session) == (0, "")
+        refused = standing(MachineIdentity(A, 1), place.fleet.world)
+        assert refused is not None
+        assert refused.reason == "CERTIFICATE_REVOKED"
+        await good.say(delta=_whole(1))
+        await _until(lambda: place.fleet.world.machines[B].sequence == 1)
 
     _run(tmp_path, work)
 

@@ -5,6 +5,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bedplate.v1 import fleet_pb2
 from bedplate.v1.snapshot_pb2 import Inventory, Snapshot, Vitals
 from bedplate.v1.uplink_pb2 import Problems
+from provisioner import tokens
 from provisioner.filters import Row
 from provisioner.phase import ACCEPTED, FORGOTTEN, PENDING, PRESENT, SILENT, phase, word_of
 from provisioner.service.ledger import Ledger
@@ -81,6 +82,7 @@ def token(facts: TokenFacts) -> fleet_pb2.Token:
         review=facts.review,
         revoked_at=moment(facts.revoked_at),
         created_by=facts.created_by,
+        machine_id=tokens.machine_of(facts.id),
     )
 
 

@@ -1,21 +1,21 @@
 """The servicer: one method a line of the proto, each a translation. The guard in `access` stands before all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from bedplate.v1 import fleet_pb2 as pb
 from bedplate.v1.fleet_pb2_grpc import FleetServicer as Servicer
 from bedplate.v1.snapshot_pb2 import Inventory
 from bedplate.v1.uplink_pb2 import Problems
-from provisioner.access import caller
+from provisioner.access import Caller, caller
 from provisioner.explain import explain, problem_lines
 from provisioner.service import audit, lists, messages, watching, writes
 from provisioner.service.finding import find
 from provisioner.service.ledger import Ledger
 from provisioner.service.once import Once, ask
 from provisioner.service.refusals import precondition, refusing
-from provisioner.world import Facts
+from provisioner.world import Change, Facts
 
 CUT_OFF_S = 2.0
 CutOff = Callable[[str, str], Awaitable[None]]  # machine id, sentence: its stream ends now
@@ -119,12 +119,49 @@ class FleetServicer(Servicer):
     async def AcceptMachine(self, request: pb.AcceptMachineRequest, context: Any) -> pb.AcceptMachineResponse:
         who, ledger = caller(context), self._ledger
         with refusing():
-            return await self._once.answer(
+            response = await self._once.answer(
                 ask(who, "AcceptMachine", request.request_id, request),
                 pb.AcceptMachineResponse,
-                lambda: find(ledger.world, request.machine).id,
-                lambda name: writes.accept(ledger, who, find(ledger.world, name), self._clashes),
+                lambda: find(ledger.world, request.replaces or request.machine).id,  # whose place it is about
+                lambda name: self._accept(who, name, request),
                 turn="accept",  # of two that show the same hardware, the second is to see that the first is in
+            )
+        if request.replaces:
+            await self._cut(
+                response.machine, "another host took this machine's place; its certificate is worth nothing"
+            )
+        return response
+
+    def _accept(
+        self, who: Caller, name: str, request: pb.AcceptMachineRequest
+    ) -> tuple[pb.AcceptMachineResponse, Sequence[Change]]:
+        ledger = self._ledger
+        facts = find(ledger.world, name)
+        if request.replaces:
+            newcomer = find(ledger.world, request.machine)
+            return writes.replace_machine(ledger, who, newcomer, facts, self._clashes)
+        return writes.accept(ledger, who, facts, self._clashes)
+
+    async def RevokeMachine(self, request: pb.RevokeMachineRequest, context: Any) -> pb.RevokeMachineResponse:
+        who, ledger = caller(context), self._ledger
+        with refusing():
+            response = await self._once.answer(
+                ask(who, "RevokeMachine", request.request_id, request),
+                pb.RevokeMachineResponse,
+                lambda: find(ledger.world, request.machine).id,
+                lambda name: writes.revoke(ledger, who, find(ledger.world, name)),
+            )
+        await self._cut(response.machine, "this machine's certificate was revoked")
+        return response
+
+    async def RekeyMachine(self, request: pb.RekeyMachineRequest, context: Any) -> pb.RekeyMachineResponse:
+        who, ledger = caller(context), self._ledger
+        with refusing():
+            return await self._once.answer(
+                ask(who, "RekeyMachine", request.request_id, request),
+                pb.RekeyMachineResponse,
+                lambda: find(ledger.world, request.machine).id,
+                lambda name: writes.rekey(ledger, who, find(ledger.world, name), request),
             )
 
     async def ForgetMachine(self, request: pb.ForgetMachineRequest, context: Any) -> pb.ForgetMachineResponse:
@@ -136,7 +173,7 @@ class FleetServicer(Servicer):
                 lambda: find(ledger.world, request.machine).id,
                 lambda name: writes.forget(ledger, who, find(ledger.world, name)),
             )
-        await self._cut(response.machine.machine_id)
+        await self._cut(response.machine, "this machine was forgotten; enrol it again with a new join token")
         return response
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
@@ -159,13 +196,13 @@ class FleetServicer(Servicer):
                 lambda name: writes.revoke_token(self._ledger, who, name),
             )
 
-    async def _cut(self, machine_id: str) -> None:
+    async def _cut(self, machine: pb.Machine, because: str) -> None:
         """A peer that does not read must not hold up the answer; the guard refuses it from now on anyway."""
-        facts = self._ledger.world.machines[machine_id]
-        if facts.forgotten_at is None:
+        facts = self._ledger.world.machines[machine.machine_id]
+        if facts.forgotten_at is None and (facts.session or facts.incarnation != machine.incarnation):
             return  # it is back in a younger life: an answer from long ago was asked for again
         try:
             async with asyncio.timeout(CUT_OFF_S):
-                await self._cut_off(machine_id, "this machine was forgotten; enrol it again with a new join token")
+                await self._cut_off(machine.machine_id, because)
         except TimeoutError:
             return

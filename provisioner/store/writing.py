@@ -26,6 +26,7 @@ from provisioner.world import (
     Met,
     Noted,
     Parted,
+    Revoked,
     SilenceNoted,
     TokenMade,
     TokenRevoked,
@@ -83,7 +84,7 @@ def gather(before: World, numbered: Iterable[tuple[int, Change]]) -> Batch:  # n
                 batch.whole.add(change.machine_id)
                 batch.vitals[change.machine_id] = None
                 batch.digests[change.machine_id] = b""
-            case Accepted() | Forgotten() | Met() | Parted() | SilenceNoted():
+            case Accepted() | Forgotten() | Revoked() | Met() | Parted() | SilenceNoted():
                 batch.whole.add(change.machine_id)
     return batch
 

@@ -559,18 +559,24 @@ class AcceptMachineRequest(_message.Message):
 
     MACHINE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
     request_id: _builtins.str
     """Chosen by the caller, once per intent: the same id again gets the first answer again. At most 64 characters."""
+    replaces: _builtins.str
+    """The known machine that the pending one is: it goes on with the newcomer's key and hardware, as its next
+    incarnation. Empty: the pending machine is nobody who is known.
+    """
     def __init__(
         self,
         *,
         machine: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        replaces: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "replaces", b"replaces", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -639,6 +645,104 @@ class ForgetMachineResponse(_message.Message):
 Global___ForgetMachineResponse: _TypeAlias = ForgetMachineResponse  # noqa: Y015
 
 @_typing.final
+class RevokeMachineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeMachineRequest: _TypeAlias = RevokeMachineRequest  # noqa: Y015
+
+@_typing.final
+class RevokeMachineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def machine(self) -> Global___Machine: ...
+    def __init__(
+        self,
+        *,
+        machine: Global___Machine | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeMachineResponse: _TypeAlias = RevokeMachineResponse  # noqa: Y015
+
+@_typing.final
+class RekeyMachineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    request_id: _builtins.str
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long it may come: one hour by default, 90 days at most."""
+
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RekeyMachineRequest: _TypeAlias = RekeyMachineRequest  # noqa: Y015
+
+@_typing.final
+class RekeyMachineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    JOIN_TOKEN_FIELD_NUMBER: _builtins.int
+    join_token: _builtins.str
+    """What to give to the agent. Its secret is shown this once."""
+    @_builtins.property
+    def machine(self) -> Global___Machine: ...
+    @_builtins.property
+    def token(self) -> Global___Token: ...
+    def __init__(
+        self,
+        *,
+        machine: Global___Machine | None = ...,
+        token: Global___Token | None = ...,
+        join_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["join_token", b"join_token", "machine", b"machine", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RekeyMachineResponse: _TypeAlias = RekeyMachineResponse  # noqa: Y015
+
+@_typing.final
 class Token(_message.Message):
     """A join token as it is kept: without its secret."""
 
@@ -652,6 +756,7 @@ class Token(_message.Message):
     REVIEW_FIELD_NUMBER: _builtins.int
     REVOKED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     uses_allowed: _builtins.int
     """How many machines it lets ask; 0: any number."""
@@ -659,6 +764,8 @@ class Token(_message.Message):
     review: _builtins.bool
     """Machines that come by it wait for a person."""
     created_by: _builtins.str
+    machine_id: _builtins.str
+    """The one machine that it lets in again, with a new key; empty: it is for newcomers."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -676,10 +783,11 @@ class Token(_message.Message):
         review: _builtins.bool = ...,
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "revoked_at", b"revoked_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "review", b"review", "revoked_at", b"revoked_at", "token_id", b"token_id", "uses", b"uses", "uses_allowed", b"uses_allowed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "machine_id", b"machine_id", "review", b"review", "revoked_at", b"revoked_at", "token_id", b"token_id", "uses", b"uses", "uses_allowed", b"uses_allowed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

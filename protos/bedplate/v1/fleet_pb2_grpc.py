@@ -80,6 +80,16 @@ class FleetStub:
                 request_serializer=bedplate_dot_v1_dot_fleet__pb2.ForgetMachineRequest.SerializeToString,
                 response_deserializer=bedplate_dot_v1_dot_fleet__pb2.ForgetMachineResponse.FromString,
                 _registered_method=True)
+        self.RevokeMachine = channel.unary_unary(
+                '/bedplate.v1.Fleet/RevokeMachine',
+                request_serializer=bedplate_dot_v1_dot_fleet__pb2.RevokeMachineRequest.SerializeToString,
+                response_deserializer=bedplate_dot_v1_dot_fleet__pb2.RevokeMachineResponse.FromString,
+                _registered_method=True)
+        self.RekeyMachine = channel.unary_unary(
+                '/bedplate.v1.Fleet/RekeyMachine',
+                request_serializer=bedplate_dot_v1_dot_fleet__pb2.RekeyMachineRequest.SerializeToString,
+                response_deserializer=bedplate_dot_v1_dot_fleet__pb2.RekeyMachineResponse.FromString,
+                _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/bedplate.v1.Fleet/CreateToken',
                 request_serializer=bedplate_dot_v1_dot_fleet__pb2.CreateTokenRequest.SerializeToString,
@@ -174,6 +184,20 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeMachine(self, request, context):
+        """End a machine's certificate at once. The machine stays known, and its place is kept for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RekeyMachine(self, request, context):
+        """Let a machine enrol again with a new key, as its next incarnation: makes a join token that is for it alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateToken(self, request, context):
         """Make a join token. Its secret is shown this once.
         """
@@ -256,6 +280,16 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.ForgetMachine,
                     request_deserializer=bedplate_dot_v1_dot_fleet__pb2.ForgetMachineRequest.FromString,
                     response_serializer=bedplate_dot_v1_dot_fleet__pb2.ForgetMachineResponse.SerializeToString,
+            ),
+            'RevokeMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeMachine,
+                    request_deserializer=bedplate_dot_v1_dot_fleet__pb2.RevokeMachineRequest.FromString,
+                    response_serializer=bedplate_dot_v1_dot_fleet__pb2.RevokeMachineResponse.SerializeToString,
+            ),
+            'RekeyMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.RekeyMachine,
+                    request_deserializer=bedplate_dot_v1_dot_fleet__pb2.RekeyMachineRequest.FromString,
+                    response_serializer=bedplate_dot_v1_dot_fleet__pb2.RekeyMachineResponse.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
@@ -527,6 +561,60 @@ class Fleet:
             '/bedplate.v1.Fleet/ForgetMachine',
             bedplate_dot_v1_dot_fleet__pb2.ForgetMachineRequest.SerializeToString,
             bedplate_dot_v1_dot_fleet__pb2.ForgetMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedplate.v1.Fleet/RevokeMachine',
+            bedplate_dot_v1_dot_fleet__pb2.RevokeMachineRequest.SerializeToString,
+            bedplate_dot_v1_dot_fleet__pb2.RevokeMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RekeyMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedplate.v1.Fleet/RekeyMachine',
+            bedplate_dot_v1_dot_fleet__pb2.RekeyMachineRequest.SerializeToString,
+            bedplate_dot_v1_dot_fleet__pb2.RekeyMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,

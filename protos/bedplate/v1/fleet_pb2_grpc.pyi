@@ -53,6 +53,10 @@ class FleetStub:
     """Let a pending machine in."""
     ForgetMachine: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ForgetMachineRequest, _fleet_pb2.ForgetMachineResponse]
     """Forget a machine: its certificate is worth nothing from now on. The host itself is not touched."""
+    RevokeMachine: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.RevokeMachineRequest, _fleet_pb2.RevokeMachineResponse]
+    """End a machine's certificate at once. The machine stays known, and its place is kept for it."""
+    RekeyMachine: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.RekeyMachineRequest, _fleet_pb2.RekeyMachineResponse]
+    """Let a machine enrol again with a new key, as its next incarnation: makes a join token that is for it alone."""
     CreateToken: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.CreateTokenRequest, _fleet_pb2.CreateTokenResponse]
     """Make a join token. Its secret is shown this once."""
     ListTokens: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListTokensRequest, _fleet_pb2.ListTokensResponse]
@@ -87,6 +91,10 @@ class FleetAsyncStub(FleetStub):
     """Let a pending machine in."""
     ForgetMachine: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ForgetMachineRequest, _fleet_pb2.ForgetMachineResponse]  # type: ignore[assignment]
     """Forget a machine: its certificate is worth nothing from now on. The host itself is not touched."""
+    RevokeMachine: _aio.UnaryUnaryMultiCallable[_fleet_pb2.RevokeMachineRequest, _fleet_pb2.RevokeMachineResponse]  # type: ignore[assignment]
+    """End a machine's certificate at once. The machine stays known, and its place is kept for it."""
+    RekeyMachine: _aio.UnaryUnaryMultiCallable[_fleet_pb2.RekeyMachineRequest, _fleet_pb2.RekeyMachineResponse]  # type: ignore[assignment]
+    """Let a machine enrol again with a new key, as its next incarnation: makes a join token that is for it alone."""
     CreateToken: _aio.UnaryUnaryMultiCallable[_fleet_pb2.CreateTokenRequest, _fleet_pb2.CreateTokenResponse]  # type: ignore[assignment]
     """Make a join token. Its secret is shown this once."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListTokensRequest, _fleet_pb2.ListTokensResponse]  # type: ignore[assignment]
@@ -172,6 +180,22 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ForgetMachineResponse, _abc.Awaitable[_fleet_pb2.ForgetMachineResponse]]:
         """Forget a machine: its certificate is worth nothing from now on. The host itself is not touched."""
+
+    @_abc_1.abstractmethod
+    def RevokeMachine(
+        self,
+        request: _fleet_pb2.RevokeMachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.RevokeMachineResponse, _abc.Awaitable[_fleet_pb2.RevokeMachineResponse]]:
+        """End a machine's certificate at once. The machine stays known, and its place is kept for it."""
+
+    @_abc_1.abstractmethod
+    def RekeyMachine(
+        self,
+        request: _fleet_pb2.RekeyMachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.RekeyMachineResponse, _abc.Awaitable[_fleet_pb2.RekeyMachineResponse]]:
+        """Let a machine enrol again with a new key, as its next incarnation: makes a join token that is for it alone."""
 
     @_abc_1.abstractmethod
     def CreateToken(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 COMMANDS: Mapping[str, str] = {
     "machines": "List machines.",
-    "machine": "Look at one machine, accept it, forget it.",
+    "machine": "Look at one machine, accept it, revoke it, give it a new key, forget it.",
     "explain": "Say why a machine is in its phase.",
     "topology": "Show which NIC is nearest to which GPU.",
     "watch": "Follow machines or events as they change.",

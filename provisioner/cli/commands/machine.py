@@ -4,6 +4,7 @@ import sys
 import time
 
 import click
+from google.protobuf.duration_pb2 import Duration
 
 from bedplate.v1.fleet_pb2 import (
     AcceptMachineRequest,
@@ -12,9 +13,12 @@ from bedplate.v1.fleet_pb2 import (
     GetMachineResponse,
     Machine,
     Phase,
+    RekeyMachineRequest,
+    RevokeMachineRequest,
 )
 from provisioner.cli.commands.events import show_events
 from provisioner.cli.commands.explain import command as explain
+from provisioner.cli.commands.token import Ttl
 from provisioner.cli.commands.topology import command as topology
 from provisioner.cli.connection import Provisioner, connected
 from provisioner.cli.frame import context_of, examples, form_option, say, say_data, tell
@@ -30,11 +34,14 @@ from provisioner.cli.views import machines, words
         "bedplate machine show gpu-07",
         "bedplate machine explain m-4kq7zt2x",
         "bedplate machine accept m-4kq7",
+        "bedplate machine accept m-9xw2 --replaces gpu-07",
+        "bedplate machine revoke gpu-07 --yes",
+        "(umask 077; bedplate machine rekey gpu-07 > join-token)",
         "bedplate machine forget gpu-07 --yes",
     ),
 )
 def command() -> None:
-    """Look at one machine, accept it, forget it.
+    """Look at one machine, accept it, revoke it, give it a new key, forget it.
 
     MACHINE is an id, a hostname that only one machine has, or the beginning of an id that only one has.
     """
@@ -76,20 +83,36 @@ def events(context: str, machine: str, limit: int, form: str) -> None:
     show_events(context, machine, "", limit, form)
 
 
-@command.command(epilog=examples("bedplate machine accept m-4kq7zt2x"))
+@command.command(
+    epilog=examples("bedplate machine accept m-4kq7zt2x", "bedplate machine accept m-9xw2 --replaces gpu-07 --yes")
+)
 @click.argument("machine")
+@click.option("--replaces", default="", metavar="KNOWN", help="The known machine that it is, installed or built anew.")
+@click.option("-y", "--yes", is_flag=True, help="With --replaces: do not ask.")
 @form_option
 @click.pass_obj
-def accept(context: str, machine: str, form: str) -> None:
-    """Let a pending machine in: it gets a certificate the next time it asks."""
+def accept(context: str, machine: str, replaces: str, form: str, *, yes: bool) -> None:
+    """Let a pending machine in: it gets a certificate the next time it asks.
+
+    With --replaces it goes on as a machine that is known, as that one's next incarnation: after a disk was lost, moved
+    or wiped, or a mainboard swapped. Whatever still holds the certificate of before is refused.
+    """
     doing = f"accept machine {machine}"
     with connected(doing, context_of(context)) as provisioner:
         found = get(provisioner, doing, machine).machine
         tell(f"accepting {who(found)}, which asked {words.ago(found.asked_at, time.time())}")
+        old = get(provisioner, doing, replaces).machine if replaces else None
+        if old:
+            tell(f"it takes the place of {who(old)}: the certificate that this one has will be worth nothing")
+            still_there(old)
+            if not yes:
+                confirm(doing)
         answer = provisioner.write(
             doing,
             provisioner.fleet.AcceptMachine,
-            lambda request_id: AcceptMachineRequest(machine=found.machine_id, request_id=request_id),
+            lambda request_id: AcceptMachineRequest(
+                machine=found.machine_id, request_id=request_id, replaces=old.machine_id if old else ""
+            ),
         )
     done(answer.machine, form, "is accepted: it gets a certificate the next time it asks")
 
@@ -108,8 +131,7 @@ def forget(context: str, machine: str, form: str, *, yes: bool) -> None:
     with connected(doing, context_of(context)) as provisioner:
         found = get(provisioner, doing, machine).machine
         tell(f"forgetting {who(found)}: its certificate will be worth nothing; the host itself is not touched")
-        if found.phase == Phase.PHASE_PRESENT:
-            tell("it is present: its stream will be ended")
+        still_there(found)
         if not yes:
             confirm(doing)
         # The id and not what was typed: a name could by now belong to another machine.
@@ -119,6 +141,71 @@ def forget(context: str, machine: str, form: str, *, yes: bool) -> None:
             lambda request_id: ForgetMachineRequest(machine=found.machine_id, request_id=request_id),
         )
     done(answer.machine, form, "is forgotten")
+
+
+@command.command(epilog=examples("bedplate machine revoke gpu-07", "bedplate machine revoke m-4kq7zt2x --yes"))
+@click.argument("machine")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@form_option
+@click.pass_obj
+def revoke(context: str, machine: str, form: str, *, yes: bool) -> None:
+    """End a machine's certificate at once, as when its key may be stolen.
+
+    The machine stays known, and nobody else can take its place. It comes back with a new key: see rekey.
+    """
+    doing = f"revoke machine {machine}"
+    with connected(doing, context_of(context)) as provisioner:
+        found = get(provisioner, doing, machine).machine
+        tell(f"revoking {who(found)}: its certificate will be worth nothing; the machine stays known")
+        still_there(found)
+        if not yes:
+            confirm(doing)
+        answer = provisioner.write(
+            doing,
+            provisioner.fleet.RevokeMachine,
+            lambda request_id: RevokeMachineRequest(machine=found.machine_id, request_id=request_id),
+        )
+    done(answer.machine, form, f"is revoked; to let it in again: bedplate machine rekey {answer.machine.machine_id}")
+
+
+@command.command(
+    epilog=examples(
+        "(umask 077; bedplate machine rekey gpu-07 > join-token)",
+        "(umask 077; bedplate machine rekey gpu-07 --ttl 2d > join-token)",
+    )
+)
+@click.argument("machine")
+@click.option("-t", "--ttl", default="1h", show_default=True, type=Ttl(), help="How long it holds: 30m, 1h, 7d.")
+@form_option
+@click.pass_obj
+def rekey(context: str, machine: str, ttl: int, form: str) -> None:
+    """Make a join token by which this machine alone comes in again, with a new key.
+
+    It is printed this once, alone on the standard output, and is a secret. Until it is used nothing changes for the
+    machine; then it is in its next incarnation, and the certificate that it had is worth nothing.
+    """
+    doing = f"rekey machine {machine}"
+    with connected(doing, context_of(context)) as provisioner:
+        found = get(provisioner, doing, machine).machine
+        tell(f"making a join token for {who(found)}: what shows its hardware comes in by it once, with a new key")
+        answer = provisioner.write(
+            doing,
+            provisioner.fleet.RekeyMachine,
+            lambda request_id: RekeyMachineRequest(
+                machine=found.machine_id, request_id=request_id, ttl=Duration(seconds=ttl)
+            ),
+        )
+    if form == "table":
+        say([answer.join_token])
+    else:
+        say_data(form, answer)
+    tell(f"token {answer.token.token_id}: ends {words.ahead(answer.token.expires_at, time.time())}; shown this once")
+    tell("on the machine: stop the agent, empty its state folder, give it this token, and start it")
+
+
+def still_there(machine: Machine) -> None:
+    if machine.phase == Phase.PHASE_PRESENT:
+        tell("it is present: its stream will be ended")
 
 
 def who(machine: Machine) -> str:
