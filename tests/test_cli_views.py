@@ -248,3 +248,14 @@ def test_agents_of_two_versions_are_told_apart_in_the_wide_list():
     heading, one, two, _ = machines.machines(fleet, Terminal(), NOW, wide=True)
     assert "AGENT" in heading
     assert ("0.1.0" in one, "0.2.0" in two) == (True, True)
+
+
+def test_a_clock_that_is_far_off_is_a_sentence_on_the_machine_s_page():
+    def said(skew_s: float) -> list[str]:
+        shown = answer(plain_host())
+        shown.machine.clock_skew_s = skew_s
+        return [line for line in machine_view.page(shown, NARROW, NOW) if "clock" in line]
+
+    assert said(7200.0) == ["Its clock is 2h ahead: set it right (timedatectl)."]
+    assert said(-45.0) == ["Its clock is 45s behind: set it right (timedatectl)."]
+    assert said(29.0) == []

@@ -57,6 +57,7 @@ def machine(facts: Facts, ledger: Ledger) -> fleet_pb2.Machine:
         revision=facts.revision,
         inventory_digest=facts.inventory_digest,
         peer=facts.peer,
+        clock_skew_s=facts.clock_skew_s,
     )
 
 

@@ -80,6 +80,7 @@ class Machine(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     INVENTORY_DIGEST_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
+    CLOCK_SKEW_S_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     """"m-4kq7zt2x"."""
     incarnation: _builtins.int
@@ -105,6 +106,8 @@ class Machine(_message.Message):
     inventory_digest: _builtins.bytes
     peer: _builtins.str
     """The address that its stream comes from."""
+    clock_skew_s: _builtins.float
+    """Of the host's clock when its last stream began: positive is ahead. Absent until then."""
     @_builtins.property
     def asked_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -136,12 +139,15 @@ class Machine(_message.Message):
         revision: _builtins.int = ...,
         inventory_digest: _builtins.bytes = ...,
         peer: _builtins.str = ...,
+        clock_skew_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "asked_at", b"asked_at", "last_heard_at", b"last_heard_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_skew_s", b"_clock_skew_s", "accepted_at", b"accepted_at", "asked_at", b"asked_at", "clock_skew_s", b"clock_skew_s", "last_heard_at", b"last_heard_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "agent_version", b"agent_version", "asked_at", b"asked_at", "because", b"because", "gpu_count", b"gpu_count", "gpu_model", b"gpu_model", "hostname", b"hostname", "incarnation", b"incarnation", "inventory_digest", b"inventory_digest", "kernel", b"kernel", "last_heard_at", b"last_heard_at", "machine_id", b"machine_id", "os", b"os", "peer", b"peer", "phase", b"phase", "problem_count", b"problem_count", "product", b"product", "rdma_count", b"rdma_count", "revision", b"revision", "serial", b"serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_skew_s", b"_clock_skew_s", "accepted_at", b"accepted_at", "agent_version", b"agent_version", "asked_at", b"asked_at", "because", b"because", "clock_skew_s", b"clock_skew_s", "gpu_count", b"gpu_count", "gpu_model", b"gpu_model", "hostname", b"hostname", "incarnation", b"incarnation", "inventory_digest", b"inventory_digest", "kernel", b"kernel", "last_heard_at", b"last_heard_at", "machine_id", b"machine_id", "os", b"os", "peer", b"peer", "phase", b"phase", "problem_count", b"problem_count", "product", b"product", "rdma_count", b"rdma_count", "revision", b"revision", "serial", b"serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__clock_skew_s: _TypeAlias = _typing.Literal["clock_skew_s"]  # noqa: Y015
+    _WhichOneofArgType__clock_skew_s: _TypeAlias = _typing.Literal["_clock_skew_s", b"_clock_skew_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_skew_s) -> _WhichOneofReturnType__clock_skew_s | None: ...
 
 Global___Machine: _TypeAlias = Machine  # noqa: Y015
 

@@ -13,6 +13,7 @@ from provisioner.cli.views import machines, words
 from provisioner.cli.views.nics import Nic, nics, virtual_links
 
 LABEL = 11
+SKEW_S = 30.0  # of a host's clock: less is not worth a line of the page
 FOLD = 16
 FOLD_PROBLEMS = 6
 
@@ -49,7 +50,16 @@ def _opening(machine: Machine, terminal: Terminal, now: float) -> list[str]:
     came = [("asked", machine.asked_at, "asked_at"), ("accepted", machine.accepted_at, "accepted_at")]
     facts = [f"heard {machines.heard(machine, now)}" + (f" from {machine.peer}" if machine.peer else "")]
     facts += [f"{word} {words.instant(stamp)}" for word, stamp, name in came if machine.HasField(name)]  # type: ignore[arg-type]
-    return [*lines, *flowed(facts, terminal.page_width)]
+    return [*lines, *flowed(facts, terminal.page_width), *_clock(machine, terminal)]
+
+
+def _clock(machine: Machine, terminal: Terminal) -> list[str]:
+    """A sentence where the host's clock is far from the provisioner's."""
+    skew = machine.clock_skew_s
+    if abs(skew) <= SKEW_S:
+        return []
+    text = f"Its clock is {words.span(abs(skew))} {'ahead' if skew > 0 else 'behind'}: set it right (timedatectl)."
+    return [terminal.paint(line, "yellow") for line in wrapped(text, terminal.page_width)]
 
 
 def _section(label: str, texts: Iterable[str], terminal: Terminal) -> list[str]:
