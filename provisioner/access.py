@@ -142,8 +142,8 @@ def standing(who: MachineIdentity, world: World) -> RefusedError | None:
         return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "MACHINE_FORGOTTEN", line)
     if facts.revoked:
         line = (
-            f"the certificate of machine {who.machine_id} was revoked: empty the agent's state folder, and give it the "
-            f"join token that `bedplate machine rekey {who.machine_id}` makes"
+            f"the certificate of machine {who.machine_id} was revoked: give the agent the join token that "
+            f"`bedplate machine rekey {who.machine_id}` makes; it makes a new key by itself"
         )
         return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "CERTIFICATE_REVOKED", line)
     if who.incarnation != facts.incarnation:

@@ -200,7 +200,7 @@ def rekey(context: str, machine: str, ttl: int, form: str) -> None:
     else:
         say_data(form, answer)
     tell(f"token {answer.token.token_id}: ends {words.ahead(answer.token.expires_at, time.time())}; shown this once")
-    tell("on the machine: stop the agent, empty its state folder, give it this token, and start it")
+    tell("on the machine: give the agent this token, and restart it; while its certificate is good it keeps that one")
 
 
 def still_there(machine: Machine) -> None:
