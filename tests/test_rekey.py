@@ -1,4 +1,4 @@
-"""The agent after its certificate was revoked, and under a clock that is hours wrong: real TLS, sockets and key files."""
+"""The agent after its certificate was revoked, and under a clock that is hours wrong: real TLS and real key files."""
 
 import asyncio
 import time
