@@ -329,7 +329,8 @@ class Event(_message.Message):
     """Goes up with each event; a watch resumes from it."""
     kind: _builtins.str
     """"machine.asked", "machine.accepted", "machine.enrolled", "machine.present", "machine.silent", "machine.changed",
-    "machine.forgotten", "token.created", "token.revoked".
+    "machine.problem.appeared", "machine.problem.cleared", "machine.problem.flapping", "machine.revoked", "machine.rekey",
+    "machine.replaced", "machine.forgotten", "token.created", "token.revoked".
     """
     machine_id: _builtins.str
     """Empty where it concerns no machine."""
