@@ -31,7 +31,7 @@ from nodeagent.config import Config
 from nodeagent.enrolment import Newcomer
 from nodeagent.errors import ConfigError
 from nodeagent.host import Host, live, replayed
-from nodeagent.identity import IDENTITY
+from nodeagent.identity import IDENTITY, Identity
 from nodeagent.lock import alone
 from nodeagent.notify import notify, watchdog_interval_s
 from nodeagent.nvml.client import Client
@@ -58,6 +58,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._because = ""
         self._said = ""
+        self._who: Callable[[], Identity | None] = lambda: None  # once there is an agent, who it is
         self._environment = environment
         self._flaw = ""  # of the last tick
         self._log = logs.OnChange()
@@ -93,6 +94,7 @@ class Daemon:
         uplink = Uplink(session, lambda: newcomer.identity, said=self._said_by("stream"), refused=newcomer.refused)
         agent = Agent(host, observer, uplink, newcomer, newcomer.have, self._say)
         newcomer.snapshot = lambda: agent.snapshot
+        self._who = lambda: newcomer.identity
         self._again += [lambda: newcomer.put_off("", 0.0), uplink.wake]
         return agent
 
@@ -177,6 +179,8 @@ class Daemon:
     def _say(self, sentence: str) -> None:
         if sentence != self._said:
             self._said = sentence
+            if who := self._who():
+                logs.mark(MACHINE_ID_BEDPLATE=who.machine_id)
             LOG.info("%s", sentence)
             notify(f"STATUS={sentence}")
 

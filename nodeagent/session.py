@@ -102,11 +102,6 @@ class Session:
         return [SessionRequest(delta=delta)]
 
     @property
-    def wake_at(self) -> float:
-        """When `tick` (or, while CLOSED, dialling) will have something to do even if nothing changes."""
-        return self.dial_at if self.state is State.CLOSED else self._sent_at + self._interval_s
-
-    @property
     def ready(self) -> bool:
         """Whether there is a snapshot to speak of: before that there is nothing to say."""
         return self._observed
