@@ -8,9 +8,10 @@ Rule 4: a machine that was forgotten, or whose certificate is of an older incarn
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 from google.protobuf.message import Message
@@ -169,23 +170,54 @@ async def refuse(context: Any, refused: RefusedError) -> NoReturn:
 
 
 Behaviour = Callable[[Any, Any], Any]
-Check = Callable[[Any], Awaitable[None]]
+Check = Callable[[Any], AbstractAsyncContextManager[None]]  # for as long as the call runs
+
+
+class Passing(Protocol):
+    """Lets a call pass that may be made, when it may; RefusedError where it is to come back later."""
+
+    def __call__(self, method: str, who: Caller, peer: str, /, *, stays: bool) -> AbstractAsyncContextManager[None]: ...
+
+
+def _everybody(_method: str, _who: Caller, _peer: str, *, stays: bool) -> AbstractAsyncContextManager[None]:  # noqa: ARG001
+    """Where nobody counts."""
+    return nullcontext()
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Stands before every method of a server. `world` is the one door to who is known now."""
+    """Stands before every method of a server. `world` is the one door to who is known now, `passing` to how many call,
+    `refused` is told the reason of each refusal.
+    """
 
-    def __init__(self, world: Callable[[], World]) -> None:
+    def __init__(
+        self,
+        world: Callable[[], World],
+        passing: Passing = _everybody,
+        refused: Callable[[str], object] = str,
+    ) -> None:
         self._world = world
+        self._passing = passing
+        self._refused = refused
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """The certificate is known only once the call runs: so each handler is wrapped, not judged, here."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        return handler and _guarded(handler, lambda context: self._check(method, context))
+        return handler and _guarded(handler, lambda context: self._entered(method, context, handler.response_streaming))
 
-    async def _check(self, method: str, context: Any) -> None:
-        who = caller(context)
+    @asynccontextmanager
+    async def _entered(self, method: str, context: Any, stays: bool) -> AsyncIterator[None]:  # noqa: FBT001 - one caller
+        """For as long as the call runs; what is refused in it is the call's status."""
+        try:
+            who = caller(context)
+            self._check(method, who)
+            async with self._passing(method, who, context.peer(), stays=stays):
+                yield
+        except RefusedError as refused:
+            self._refused(refused.reason)
+            await refuse(context, refused)
+
+    def _check(self, method: str, who: Caller) -> None:
         refused = denial(method, who)
         if refused is None and METHODS[method] is Who.MACHINE:
             refused = standing(MachineIdentity(who.machine_id, who.incarnation), self._world())
@@ -211,11 +243,8 @@ def _guarded(handler: Any, check: Check) -> Any:
 
 def _one(behaviour: Behaviour, check: Check) -> Behaviour:
     async def guarded(request: Any, context: Any) -> Any:
-        try:
-            await check(context)
+        async with check(context):
             return await behaviour(request, context)
-        except RefusedError as refused:
-            await refuse(context, refused)
 
     return guarded
 
@@ -226,11 +255,8 @@ def _many(behaviour: Behaviour, check: Check) -> Behaviour:
         return _one(behaviour, check)
 
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            await check(context)
+        async with check(context):
             async for response in behaviour(request, context):
                 yield response
-        except RefusedError as refused:
-            await refuse(context, refused)
 
     return guarded

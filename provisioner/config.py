@@ -16,6 +16,7 @@ from provisioner.errors import ConfigError
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=3650)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Rate = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +34,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate_days: Days = 7.0
     keepalive_s: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     pending_limit: Count = 1000
+    connections: Count = 20_000  # to `listen`
+    enrol_connections: Count = 4_096  # to `enrol_listen`
+    machine_messages_per_s: Rate = 20.0  # of one machine; what is beyond is read more slowly
+    machine_bytes_per_s: Rate = 32_768.0
+    calls_per_s: Rate = 100.0  # of one person or tool
+    watches: Count = 50  # of one person or tool, at a time
+    enrol_calls_per_s: Rate = 200.0  # of all who hold no certificate
+    enrol_calls_per_s_address: Rate = 100.0  # of those of one address
     inventories_kept: Count = 20  # for each machine
     inventory_days: Days = 90.0
     event_days: Days = 90.0

@@ -202,6 +202,7 @@ def _provisioner_toml(state: Path) -> str:
         f'listen = "127.0.0.1:{main}"\n'
         f'enrol_listen = "127.0.0.1:{door}"\n'
         "silent_after_s = 15\n"
+        "connections = 200\nenrol_connections = 100\n"
         "keepalive_s = 5\n"
     )
 

@@ -27,7 +27,7 @@ from bedplate.v1 import enrolment_pb2, fleet_pb2, uplink_pb2
 from bedplate.v1.enrolment_pb2_grpc import add_EnrolmentServicer_to_server
 from bedplate.v1.fleet_pb2_grpc import add_FleetServicer_to_server
 from bedplate.v1.uplink_pb2_grpc import add_UplinkServicer_to_server
-from provisioner import credentials, metrics
+from provisioner import credentials, metrics, ports
 from provisioner.access import Guard
 from provisioner.config import Config
 from provisioner.enrolment import EnrolmentServicer, Renewals
@@ -37,6 +37,7 @@ from provisioner.notify import beat, notify
 from provisioner.pki import Authority
 from provisioner.service import FleetServicer
 from provisioner.store import Policy, Store
+from provisioner.turnstile import Turnstile
 from provisioner.uplink import UplinkServicer
 
 DAY_S = 86400.0
@@ -109,6 +110,7 @@ class Running:
 async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[Running]:
     """The whole provisioner, for as long as the block runs."""
     authority = credentials.load(config.folder)
+    ports.make_room(config)
     store = Store.open(config.folder / "bedplate.db")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
@@ -140,10 +142,12 @@ async def _listen(
     chain, key = authority.issue_server(names, now=time.time())
     mutual = grpc.ssl_server_credentials([(key, chain)], authority.roots_pem, require_client_auth=True)
     open_door = grpc.ssl_server_credentials([(key, chain)])
-    main = grpc.aio.server(interceptors=[Guard(lambda: fleet.world)], options=_options(config))
+    turnstile = Turnstile(config)
+    guard = Guard(lambda: fleet.world, turnstile.passing)
+    main = grpc.aio.server(interceptors=[guard], options=ports.main(config))
     add_UplinkServicer_to_server(uplink, main)
     add_FleetServicer_to_server(FleetServicer(fleet, uplink.cut_off), main)
-    door = grpc.aio.server(interceptors=[Guard(lambda: fleet.world)], options=_options(config))
+    door = grpc.aio.server(interceptors=[guard], options=ports.door(config))
     add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, authority), door)
     stack.push_async_callback(_stop, uplink, (main, door))
     await _describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
@@ -178,20 +182,6 @@ async def _describe(server: grpc.aio.Server, *files: FileDescriptor) -> None:
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-
-
-def _options(config: Config) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", 0),  # a port that is taken is an error, not half of the connections
-        ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
-        ("grpc.keepalive_timeout_ms", int(config.keepalive_s * 1000)),
-        ("grpc.http2.ping_timeout_ms", int(config.keepalive_s * 1000)),  # a minute, if nobody says otherwise
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.max_receive_message_length", 4 << 20),  # a hundred times the largest inventory
-        ("grpc.max_send_message_length", 32 << 20),
-    ]
 
 
 def _names(config: Config) -> list[str]:

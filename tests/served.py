@@ -119,15 +119,17 @@ async def refusal(call: Any) -> No:
     try:
         answer = await call
     except grpc.aio.AioRpcError as error:
-        for key, value in error.trailing_metadata() or ():
-            if key == "grpc-status-details-bin":
-                return No(error.code().name, error.details() or "", _details(value))
-        return No(error.code().name, error.details() or "", {})
+        return No(error.code().name, error.details() or "", details(error))
     raise AssertionError(f"it was not refused: {answer}")
 
 
-def _details(value: Any) -> dict[str, Any]:
+def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
     """{'ErrorInfo': …, 'BadRequest': …}"""
+    values = [value for key, value in error.trailing_metadata() or () if key == "grpc-status-details-bin"]
+    return _unpacked(values[0]) if values else {}
+
+
+def _unpacked(value: Any) -> dict[str, Any]:
     found = {}
     for packed in status_pb2.Status.FromString(value).details:
         kind = packed.type_url.rpartition(".")[2]
