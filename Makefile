@@ -36,8 +36,9 @@ test: .venv/stamp ## Everything: what check does, and the slower tests.
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -n auto
 
-soak: .venv/stamp ## Simulated fleets, a new seed each, for SECONDS=300: one that fails says how it is replayed.
+soak: .venv/stamp ## Simulated fleets, then real programs killed, new seeds, SECONDS=300 each: one that fails says how it is replayed.
 	@$(BIN)/python -m tests.simulation --seconds $(SECONDS)
+	@$(BIN)/python -m tests.kills --seconds $(SECONDS)
 
 bench: .venv/stamp ## Measure, print a table of ratios to the aims, and write build/bench.json.
 	@$(BIN)/python -m tests.bench
