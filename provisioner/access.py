@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from provisioner.errors import BedplateError
@@ -225,9 +225,36 @@ class Guard(grpc.aio.ServerInterceptor):
             raise refused
 
 
+class Undecodable:
+    """Stands where a message would, had it been one."""
+
+
+UNDECODABLE: Final = Undecodable()
+
+
+def _decoding(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """What cannot be decoded is the peer's fault, and no error of ours with a page of the log for each."""
+    if deserializer is None:
+        return None
+
+    def decoded(octets: bytes) -> Any:
+        try:
+            return deserializer(octets)
+        except DecodeError:
+            return UNDECODABLE
+
+    return decoded
+
+
+def _whole(request: Any) -> None:
+    if request is UNDECODABLE:
+        line = "cannot read the request: it is no message of this method; see docs/api.md"
+        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE", line)
+
+
 def _guarded(handler: Any, check: Check) -> Any:
     serializers = {
-        "request_deserializer": handler.request_deserializer,
+        "request_deserializer": _decoding(handler.request_deserializer),
         "response_serializer": handler.response_serializer,
     }
     match handler.request_streaming, handler.response_streaming:
@@ -244,6 +271,7 @@ def _guarded(handler: Any, check: Check) -> Any:
 def _one(behaviour: Behaviour, check: Check) -> Behaviour:
     async def guarded(request: Any, context: Any) -> Any:
         async with check(context):
+            _whole(request)
             return await behaviour(request, context)
 
     return guarded
@@ -256,6 +284,7 @@ def _many(behaviour: Behaviour, check: Check) -> Behaviour:
 
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         async with check(context):
+            _whole(request)
             async for response in behaviour(request, context):
                 yield response
 

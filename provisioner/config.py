@@ -34,8 +34,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate_days: Days = 7.0
     keepalive_s: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     pending_limit: Count = 1000
-    connections: Count = 20_000  # to `listen`
-    enrol_connections: Count = 4_096  # to `enrol_listen`
+    connections: Count = 16_000  # to `listen`
+    enrol_connections: Count = 3_000  # to `enrol_listen`
     machine_messages_per_s: Rate = 20.0  # of one machine; what is beyond is read more slowly
     machine_bytes_per_s: Rate = 32_768.0
     calls_per_s: Rate = 100.0  # of one person or tool

@@ -29,12 +29,18 @@ def _revoked(facts: Facts) -> list[str]:
     return ["its certificate was revoked: what it had is worth nothing, and nobody else can take its place"]
 
 
-def explain(
-    facts: Facts, world: World, now: float, silent_after_s: float, *, problems: Sequence[str] = ()
+def explain(  # noqa: PLR0913 - what the world does not know is handed in
+    facts: Facts,
+    world: World,
+    now: float,
+    silent_after_s: float,
+    *,
+    problems: Sequence[str] = (),
+    conduct: Sequence[str] = (),
 ) -> Explanation:
-    """`problems`: a line each, as of the last snapshot."""
+    """`problems`: a line each, as of the last snapshot. `conduct`: what there is to say of its streams."""
     word, because = phase(facts, world, now, silent_after_s)
-    lines = [*_enrolled(facts, now), *_revoked(facts), *_heard(facts, world, now), *_skew(facts)]
+    lines = [*_enrolled(facts, now), *_revoked(facts), *_heard(facts, world, now), *conduct, *_skew(facts)]
     if word in (Phase.PHASE_PRESENT, Phase.PHASE_SILENT):
         lines.append(f"a machine counts as silent {span(silent_after_s)} after it was last heard")
     return Explanation(because, (*lines, *_problems(facts, problems)), _advice(word, facts))

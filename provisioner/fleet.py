@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from provisioner.conduct import Conduct
 from provisioner.config import Config
 from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
@@ -57,6 +58,7 @@ class Fleet:
         self.now = clock
         self.status = ""
         self.flaps = Flaps()
+        self.conduct = Conduct()
         self._trouble = ""  # what is wrong with the store, until it takes something again
         self._wishes: deque[_Wish] = deque()
         self._wished = asyncio.Event()

@@ -9,6 +9,8 @@ Rule 3: memory is bounded, whatever names a peer invents: a bucket that is full 
 from dataclasses import dataclass, field
 
 MOST = 20_000
+MESSAGES_BURST_S = 20.0  # so many seconds' messages of a machine may come at once
+OCTETS_BURST_S = 256.0  # an inventory comes seldom, and whole
 SIFT_S = 1.0  # not oftener: whoever invents names is not to make us look at all of them each time
 
 
@@ -71,6 +73,26 @@ class Buckets:
         self._sifted_at = now
         self._full_at = {kept: full_at for kept, full_at in self._full_at.items() if full_at > now}
         return name if len(self._full_at) < self.most else ""
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast messages of each name are read: by their number, and by their size."""
+
+    messages: Buckets
+    octets: Buckets
+
+    def take(self, name: str, size: int, now: float) -> float:
+        """How long to wait before the next one is read. What was read is taken, however long that is."""
+        endless = float("inf")
+        number_s, _ = self.messages.take(name, now, patience_s=endless)
+        octets_s, _ = self.octets.take(name, now, size, patience_s=endless)
+        return max(number_s, octets_s)
+
+
+def paced(messages_per_s: float, octets_per_s: float) -> Pace:
+    messages = Buckets(Rate(messages_per_s, messages_per_s * MESSAGES_BURST_S))
+    return Pace(messages, Buckets(Rate(octets_per_s, octets_per_s * OCTETS_BURST_S)))
 
 
 @dataclass(slots=True)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from bedplate.v1.fleet_pb2 import Phase
+from provisioner.conduct import Conduct
 from provisioner.errors import BedplateError
 from provisioner.phase import phase
 from provisioner.world import World
@@ -20,6 +21,8 @@ class Fleet(Protocol):
     def world(self) -> World: ...
     @property
     def now(self) -> Callable[[], float]: ...
+    @property
+    def conduct(self) -> Conduct: ...
 
 
 class FleetCollector(Collector):
@@ -45,6 +48,19 @@ class FleetCollector(Collector):
         yield GaugeMetricFamily(
             "bedplate_clock_skew_seconds_max", "The largest distance of a machine's clock", value=max(skews, default=0)
         )
+        yield from _conduct(self._fleet.conduct)
+
+
+def _conduct(conduct: Conduct) -> Iterator[Metric]:
+    refused = CounterMetricFamily("bedplate_refused", "Calls that were refused, by reason", labels=["reason"])
+    cut_off = CounterMetricFamily("bedplate_cut_off", "Streams of machines that broke the rules", labels=["reason"])
+    for family, counts in ((refused, conduct.refused), (cut_off, conduct.cut_off)):
+        for reason, count in sorted(counts.items()):
+            family.add_metric([reason], count)
+        yield family
+    yield CounterMetricFamily(
+        "bedplate_slowed_seconds", "For how long machines that send too fast were not read", value=conduct.slowed_s
+    )
 
 
 def serve(address: str, collector: Collector) -> Callable[[], None]:

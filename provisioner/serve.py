@@ -110,7 +110,6 @@ class Running:
 async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[Running]:
     """The whole provisioner, for as long as the block runs."""
     authority = credentials.load(config.folder)
-    ports.make_room(config)
     store = Store.open(config.folder / "bedplate.db")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
@@ -138,12 +137,13 @@ def _fleet(store: Store, config: Config, authority: Authority) -> Fleet:
 async def _listen(
     stack: contextlib.AsyncExitStack, config: Config, fleet: Fleet, authority: Authority, uplink: UplinkServicer
 ) -> None:
+    ports.make_room(config)
     names = _names(config)
     chain, key = authority.issue_server(names, now=time.time())
     mutual = grpc.ssl_server_credentials([(key, chain)], authority.roots_pem, require_client_auth=True)
     open_door = grpc.ssl_server_credentials([(key, chain)])
     turnstile = Turnstile(config)
-    guard = Guard(lambda: fleet.world, turnstile.passing)
+    guard = Guard(lambda: fleet.world, turnstile.passing, fleet.conduct.refuse)
     main = grpc.aio.server(interceptors=[guard], options=ports.main(config))
     add_UplinkServicer_to_server(uplink, main)
     add_FleetServicer_to_server(FleetServicer(fleet, uplink.cut_off), main)

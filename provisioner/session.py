@@ -31,12 +31,18 @@ ACK_AFTER_S = 5.0
 ACK_AFTER = 4  # deltas; the agent waits when 16 are without an answer
 MOST_SEQUENCE = 1 << 62  # the store's integers have 63 bits
 MOST_ENTRIES = 4096  # of vitals: far more than any machine has parts
+MOST_INVENTORY = 1 << 20  # bytes: twenty times the largest that is known
+MOST_WORTHLESS = 1000  # messages that say nothing new, on one stream: some are repeated, a thousand are a flood
 MOST_BYTES = 256 << 10  # of vitals, and of problems: twenty times what a machine with 16 GPUs has
 MAPS = tuple(entry.name for entry in Vitals.DESCRIPTOR.fields if entry.name != "host")
 
 
 class PeerError(Exception):
     """The agent broke the rules of the conversation; `str` says how. The stream is to be ended."""
+
+    def __init__(self, line: str, reason: str = "RULES") -> None:
+        super().__init__(line)
+        self.reason = reason  # one word, to be counted by
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +106,14 @@ class Session:
     _wanted: bytes = b""  # the inventory that was asked for and has not come
     _came: set[bytes] = field(default_factory=set)  # inventories that came on this stream
     _ended: bool = False
+    _worthless: int = 0
 
     def receive(self, message: SessionRequest, now: float) -> list[Output]:
         """A message came. PeerError where it breaks the rules."""
         self.heard_at = now
         kind = message.WhichOneof("message")
         if (kind == "hello") == self._open:
-            raise PeerError(f"{kind or 'an empty message'} {'after' if self._open else 'before'} the hello")
+            raise PeerError(f"{kind or 'an empty message'} {'after' if self._open else 'before'} the hello", "HELLO")
         match kind:
             case "hello":
                 return self._hello(message.hello, now)
@@ -117,7 +124,7 @@ class Session:
             case "goodbye":
                 return self.lost(message.goodbye.because[:300] or "it said goodbye", now)
             case None:
-                return []  # a message of a younger protocol
+                return self._nothing()  # a message of a younger protocol
 
     def committed(self, sequence: int, now: float) -> list[Output]:
         """Everything up to this sequence is safe in the store."""
@@ -153,9 +160,18 @@ class Session:
         self._acknowledged, self._acknowledged_at = self._stored, now
         return [Send(SessionResponse(ack=Ack(sequence=self._stored)))]
 
+    def _nothing(self) -> list[Output]:
+        """To be done for this message. PeerError where there are too many such."""
+        if self._worthless == MOST_WORTHLESS:
+            raise PeerError(f"more than {MOST_WORTHLESS} messages that say nothing new", "WORTHLESS")
+        self._worthless += 1
+        return []
+
     def _hello(self, hello: Hello, now: float) -> list[Output]:
         if hello.epoch > self.epoch:
-            raise PeerError(f"this machine obeys epoch {hello.epoch}, and this provisioner is of epoch {self.epoch}")
+            raise PeerError(
+                f"this machine obeys epoch {hello.epoch}, and this provisioner is of epoch {self.epoch}", "EPOCH"
+            )
         if not 8 <= len(hello.run_id) <= 64:  # noqa: PLR2004 - bounds of a random name
             raise PeerError(f"a run id of {len(hello.run_id)} bytes")
         self._open, self._run_id, self._acknowledged_at = True, hello.run_id, now
@@ -197,22 +213,24 @@ class Session:
 
     def _inventory(self, body: InventoryBody, now: float) -> list[Output]:
         if not body.digest or body.digest != self._wanted:
-            return []  # it changed since we asked, and we asked for that one too
+            return self._nothing()  # it changed since we asked, and we asked for that one too
+        if len(body.inventory) > MOST_INVENTORY:
+            raise PeerError(f"an inventory of {len(body.inventory)} bytes, and {MOST_INVENTORY} are the most", "SIZE")
         if hashlib.sha256(body.inventory).digest() != body.digest:
-            raise PeerError("an inventory that is not the one of its digest")
+            raise PeerError("an inventory that is not the one of its digest", "INVENTORY")
         self._wanted = b""
         self._came.add(body.digest)
         return [Keep((kept(self.known.machine_id, body.digest, body.inventory, now),), self._stored)]
 
     def _delta(self, delta: Delta, now: float) -> list[Output]:
         if delta.sequence <= self._sequence:
-            return []  # a repeated one changes nothing
+            return self._nothing()  # a repeated one changes nothing
         if delta.sequence != self._sequence + 1 and not self._first:
-            raise PeerError(f"delta {delta.sequence} after {self._sequence}")
+            raise PeerError(f"delta {delta.sequence} after {self._sequence}", "ORDER")
         if delta.sequence >= MOST_SEQUENCE:
-            raise PeerError(f"delta {delta.sequence}: nobody has sent that many")
+            raise PeerError(f"delta {delta.sequence}: nobody has sent that many", "ORDER")
         if not delta.whole and not self._sequence:
-            raise PeerError("a delta to vitals that are not here")
+            raise PeerError("a delta to vitals that are not here", "ORDER")
         self._first, self._sequence = False, delta.sequence
         self._vitals = applied(self._vitals, delta)
         if delta.HasField("problems"):
@@ -235,7 +253,7 @@ class Session:
 def _bounded(message: Vitals | Problems, what: str) -> bytes:
     body = message.SerializeToString(deterministic=True)
     if len(body) > MOST_BYTES:
-        raise PeerError(f"{len(body)} bytes of {what}, and {MOST_BYTES} are the most")
+        raise PeerError(f"{len(body)} bytes of {what}, and {MOST_BYTES} are the most", "SIZE")
     return body
 
 
@@ -256,7 +274,7 @@ def applied(before: Vitals, delta: Delta) -> Vitals:
         if section in MAPS:
             getattr(after, section).pop(name, None)
     if sum(len(getattr(after, section)) for section in MAPS) > MOST_ENTRIES:
-        raise PeerError(f"more than {MOST_ENTRIES} entries of vitals")
+        raise PeerError(f"more than {MOST_ENTRIES} entries of vitals", "SIZE")
     return after
 
 
@@ -265,8 +283,7 @@ def kept(machine_id: str, digest: bytes, body: bytes, now: float, *, again: bool
     try:
         inventory = Inventory.FromString(body)
     except DecodeError as error:
-        raise PeerError(f"an inventory that cannot be decoded: {error}") from error
-    gpus = inventory.gpus
+        raise PeerError(f"an inventory that cannot be decoded: {error}", "INVENTORY") from error
     return InventoryKept(
         machine_id=machine_id,
         digest=digest,
@@ -274,8 +291,8 @@ def kept(machine_id: str, digest: bytes, body: bytes, now: float, *, again: bool
         hostname=inventory.identity.hostname[:255],
         product=inventory.identity.product[:255],
         serial=inventory.identity.product_serial[:255],
-        gpu_count=len(gpus),
-        gpu_model=gpus[0].name[:255] if gpus else "",
+        gpu_count=len(inventory.gpus),
+        gpu_model=inventory.gpus[0].name[:255] if inventory.gpus else "",
         rdma_count=len(inventory.rdma_devices),
         os=inventory.os.name[:255],
         kernel=inventory.os.kernel[:255],

@@ -18,13 +18,14 @@ from bedplate.v1.enrolment_pb2 import Credentials
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Dismissal, Problems, RenewRequest, RenewResponse, SessionRequest, SessionResponse
 from bedplate.v1.uplink_pb2_grpc import UplinkServicer as Servicer
-from provisioner.access import Caller, RefusedError, caller, standing
+from provisioner.access import UNDECODABLE, Caller, RefusedError, caller, standing
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet
+from provisioner.limits import Pace, paced
 from provisioner.pki import MachineIdentity
 from provisioner.session import ACK_AFTER_S, Keep, Known, Output, PeerError, Recall, Send, Session
-from provisioner.vigil import on_inventory, on_meeting
-from provisioner.world import Change, Facts, InventoryKept, Met
+from provisioner.vigil import noteworthy
+from provisioner.world import Facts, VitalsKept
 
 LOG = logging.getLogger("provisioner")
 UNDER_WAY = 16  # batches of one stream that wait for the store before it is read no further
@@ -45,6 +46,7 @@ class Conversation:
     machine_id: str
     context: Context
     task: "asyncio.Task[None] | None"
+    pace: Pace
     incarnation: int = 0  # of the certificate that it came by
     session: Session | None = None  # until it is known what is stored
     under_way: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -64,10 +66,10 @@ class Conversation:
                     self.limit.reschedule(asyncio.get_running_loop().time() + hello_s)
                 await self._listen(self.session)
         except TimeoutError:
-            self.because = self.because or f"cannot go on: no hello within {hello_s:g} s"
+            if not self.because:
+                self._broke(PeerError(f"no hello within {hello_s:g} s", "NO_HELLO"))
         except PeerError as error:
-            LOG.warning("machine %s broke the conversation: %s", self.machine_id, error)
-            self.because = f"cannot go on: {error}"
+            self._broke(error)
         except RefusedError:
             raise
         except BedplateError as error:
@@ -76,12 +78,36 @@ class Conversation:
             await self._dismiss()
 
     async def _listen(self, session: Session) -> None:
-        while not session.ended and isinstance(message := await self.context.read(), SessionRequest):
+        while not session.ended and (message := await self._heard()) is not None:
             await self.handle(session.receive(message, self.fleet.now()))
             if not self.because and self.limit.when() is not None:
                 self.limit.reschedule(None)
             while len(self.under_way) >= UNDER_WAY:
                 await asyncio.wait(self.under_way, return_when=asyncio.FIRST_COMPLETED)
+            if wait_s := self.pace.take(self.machine_id, message.ByteSize(), asyncio.get_running_loop().time()):
+                await self._slow_down(wait_s)
+
+    async def _heard(self) -> SessionRequest | None:
+        """None at the end. PeerError where it is no message."""
+        message: object = await self.context.read()
+        if message is UNDECODABLE:
+            raise PeerError("a message that cannot be decoded", "DECODE")
+        return message if isinstance(message, SessionRequest) else None
+
+    async def _slow_down(self, wait_s: float) -> None:
+        """Read no further: HTTP/2's flow control holds the peer. Nothing is lost, and nothing queues up here."""
+        if self.fleet.conduct.slowed(self.machine_id, wait_s, self.fleet.now()):
+            LOG.warning("machine %s sends faster than it may, and is read more slowly", self.machine_id)
+        await asyncio.sleep(wait_s)
+
+    def _broke(self, error: PeerError) -> None:
+        """It goes, and that it broke the rules is told as a problem of the machine's is: not a thousand times."""
+        self.because, now = f"cannot go on: {error}", self.fleet.now()
+        moved = self.fleet.conduct.broke(self.machine_id, error.reason, str(error), now)
+        facts = self._facts()
+        if facts is not None and (noted := self.fleet.flaps.moved(facts, moved, now)):
+            LOG.warning("machine %s broke the conversation: %s", self.machine_id, error)
+            self.fleet.submit(noted).add_done_callback(_ignore)
 
     async def handle(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -115,7 +141,10 @@ class Conversation:
         if facts is None:
             self.cut("this machine is not known here any more, or in a younger incarnation", RETRY_S)
             return
-        noted = [*_noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, output.moves, self.fleet.now())]
+        moves = output.moves
+        if any(isinstance(change, VitalsKept) for change in output.changes):
+            moves = (*moves, *self.fleet.conduct.went_well(self.machine_id))
+        noted = [*noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, moves, self.fleet.now())]
         self._spawn(self._kept(self.fleet.submit([*noted, *output.changes]), output.sequence))
 
     def _facts(self) -> Facts | None:
@@ -181,12 +210,15 @@ class UplinkServicer(Servicer):
         self._hello_s = hello_s
         self._conversations: dict[str, Conversation] = {}
         self._stopping = False
+        config = fleet.settings.config
+        self._pace = paced(config.machine_messages_per_s, config.machine_bytes_per_s)
 
     async def Session(  # type: ignore[override]  # one coroutine that reads and writes its context
         self, _: AsyncIterator[SessionRequest], context: Context
     ) -> None:
         who = caller(context)
-        conversation = Conversation(self._fleet, who.machine_id, context, asyncio.current_task(), who.incarnation)
+        task, pace = asyncio.current_task(), self._pace
+        conversation = Conversation(self._fleet, who.machine_id, context, task, pace, who.incarnation)
         older = self._conversations.get(who.machine_id)
         self._conversations[who.machine_id] = conversation  # before anything is awaited: the next one finds this one
         try:
@@ -253,16 +285,6 @@ class UplinkServicer(Servicer):
             digest=facts.inventory_digest,
             digests=frozenset(entry.digest for entry in self._fleet.store.history(facts.id)),
         )
-
-
-def _noteworthy(facts: Facts, changes: Sequence[Change]) -> list[Change]:
-    noted: list[Change] = []
-    for change in changes:
-        if isinstance(change, Met):
-            noted += on_meeting(facts, change)
-        elif isinstance(change, InventoryKept):
-            noted += on_inventory(facts, change)
-    return noted
 
 
 def _address(peer: str) -> str:

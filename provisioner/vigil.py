@@ -78,6 +78,17 @@ def plan(world: World, now: float, silent_after_s: float) -> Decision[NoteSilenc
     return Todo((NoteSilence(tuple(now_noted), now),), f"{sentence}; {len(unnoted)} fell silent just now")
 
 
+def noteworthy(facts: Facts, changes: Sequence[Change]) -> list[Change]:
+    """The events that what a stream brought is worth."""
+    noted: list[Change] = []
+    for change in changes:
+        if isinstance(change, Met):
+            noted += on_meeting(facts, change)
+        elif isinstance(change, InventoryKept):
+            noted += on_inventory(facts, change)
+    return noted
+
+
 def on_meeting(facts: Facts, met: Met) -> list[Change]:
     """The events that a new stream of this machine is worth."""
     noted: list[Change] = []

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
+from provisioner.conduct import Conduct
 from provisioner.config import Config
 from provisioner.store import Store
 from provisioner.world import Change, World
@@ -29,6 +30,8 @@ class Ledger(Protocol):
     def store(self) -> Store: ...
     @property
     def settings(self) -> Settings: ...
+    @property
+    def conduct(self) -> Conduct: ...
 
     def now(self) -> float: ...
 

@@ -65,7 +65,9 @@ class FleetServicer(Servicer):
             facts = find(ledger.world, request.machine)
             vitals = await ledger.read(ledger.store.vitals, facts.id)
             problems = problem_lines(Problems.FromString(vitals.problems)) if vitals else []
-            told = explain(facts, ledger.world, ledger.now(), ledger.settings.silent_after_s, problems=problems)
+            now, conduct = ledger.now(), ledger.conduct.lines(facts.id, ledger.now())
+            silent_after_s = ledger.settings.silent_after_s
+            told = explain(facts, ledger.world, now, silent_after_s, problems=problems, conduct=conduct)
             return pb.ExplainMachineResponse(
                 machine=messages.machine(facts, ledger),
                 because=told.because,

@@ -1,0 +1,264 @@
+"""What a hostile peer does to a provisioner, over real sockets: each a coroutine that goes on until it is cancelled.
+
+A connection that is closed on it is what it came for: it makes another.
+"""
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+
+from bedplate.v1.enrolment_pb2 import EnrolRequest
+from bedplate.v1.snapshot_pb2 import Vitals
+from bedplate.v1.uplink_pb2 import Delta, Hello, InventoryBody, SessionRequest
+from tests.crowd import Crowd
+
+RUN = b"e" * 16
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADERS, RST_STREAM, SETTINGS, PING = 1, 3, 4, 6
+EVIL = "m-aaaaaaab"
+Attack = Callable[[Crowd], Awaitable[None]]
+
+
+# -- below TLS, and instead of it -----------------------------------------------------------------------------------
+
+
+async def garbage_instead_of_tls(crowd: Crowd) -> None:
+    await _again(crowd, lambda _, writer: _sent(writer, os.urandom(4096)))
+
+
+async def plaintext_instead_of_tls(crowd: Crowd) -> None:
+    await _again(crowd, lambda _, writer: _sent(writer, PREFACE + _frame(SETTINGS, 0, 0, b"")))
+
+
+async def handshakes_that_never_end(crowd: Crowd) -> None:
+    """The first bytes of a ClientHello, and then nothing."""
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(300):
+            _, writer = await asyncio.open_connection(*_ports(crowd)[number % 2])
+            stack.callback(writer.close)
+            writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        await asyncio.Event().wait()
+
+
+async def idle_connections(crowd: Crowd) -> None:
+    """Through TLS as a stranger, without a call."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(200):
+            writer = await stack.enter_async_context(_stranger(crowd))
+            writer.write(PREFACE + _frame(SETTINGS, 0, 0, b""))
+        await asyncio.Event().wait()
+
+
+# -- HTTP/2 ---------------------------------------------------------------------------------------------------------
+
+
+async def garbage_after_tls(crowd: Crowd) -> None:
+    await _flood(crowd, lambda _: os.urandom(4096))
+
+
+async def settings_without_end(crowd: Crowd) -> None:
+    await _flood(crowd, lambda _: _frame(SETTINGS, 0, 0, b"") * 100)
+
+
+async def pings_without_end(crowd: Crowd) -> None:
+    await _flood(crowd, lambda _: _frame(PING, 0, 0, b"12345678") * 100)
+
+
+async def calls_that_are_reset_at_once(crowd: Crowd) -> None:
+    """Rapid reset: each call is begun and given up in one write."""
+
+    def calls(number: int) -> bytes:
+        streams = range(number * 200 + 1, number * 200 + 201, 2)
+        return b"".join(
+            _frame(HEADERS, 4, stream, _call_headers()) + _frame(RST_STREAM, 0, stream, b"\0\0\0\x08")
+            for stream in streams
+        )
+
+    await _flood(crowd, calls)
+
+
+async def calls_that_are_begun_and_never_said(crowd: Crowd) -> None:
+    """Headers of a call without its message: nothing of ours may wait for it without end."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(50):
+            writer = await stack.enter_async_context(_stranger(crowd))
+            calls = b"".join(_frame(HEADERS, 4, stream, _call_headers()) for stream in range(1, 200, 2))
+            writer.write(PREFACE + _frame(SETTINGS, 0, 0, b"") + calls)
+        await asyncio.Event().wait()
+
+
+# -- with a machine's certificate -----------------------------------------------------------------------------------
+
+
+async def a_hundred_megabytes(crowd: Crowd) -> None:
+    body = bytes(100 << 20)
+    while True:
+        await _streamed(crowd, [SessionRequest(hello=Hello(run_id=RUN)).SerializeToString(), body])
+
+
+async def bytes_that_are_no_message(crowd: Crowd) -> None:
+    """Not protobuf; not UTF-8; groups nested deeper than a decoder goes; a length without an end."""
+    hello = SessionRequest(hello=Hello(run_id=RUN)).SerializeToString()
+    for body in _for_ever((b"\xff" * 100, b"\n\x04\n\x02\xff\xfe", b"\x0b" * 10_000, b"\n\xff\xff\xff\xff\x07")):
+        await _streamed(crowd, [hello, body])
+
+
+async def deltas_out_of_order(crowd: Crowd) -> None:
+    hello = Hello(run_id=RUN)
+    for numbers in _for_ever(((1, 2, 9, 3), (5, 4, 7), (1, 1 << 63))):
+        deltas = [SessionRequest(delta=Delta(sequence=number, whole=True)) for number in numbers]
+        await _streamed(crowd, [one.SerializeToString() for one in (SessionRequest(hello=hello), *deltas)])
+
+
+async def the_same_delta_without_end(crowd: Crowd) -> None:
+    await _talking(crowd, lambda _: SessionRequest(delta=Delta(sequence=1, whole=True)))
+
+
+async def good_messages_as_fast_as_it_can(crowd: Crowd) -> None:
+    await _talking(crowd, lambda number: SessionRequest(delta=Delta(sequence=number, whole=True, vitals=Vitals())))
+
+
+async def inventories_that_nobody_asked_for(crowd: Crowd) -> None:
+    body = InventoryBody(digest=b"d" * 32, inventory=bytes(1 << 20))
+    await _talking(crowd, lambda _: SessionRequest(inventory=body))
+
+
+async def a_stream_that_is_never_read(crowd: Crowd) -> None:
+    """What it says is good; what it is told stays where it is."""
+    call = crowd.machine(EVIL).Session()
+    await call.write(SessionRequest(hello=Hello(run_id=RUN)))
+    for number in range(1, 1 << 30):
+        await call.write(SessionRequest(delta=Delta(sequence=number, whole=True)))
+
+
+async def streams_in_a_tight_loop(crowd: Crowd) -> None:
+    stub = crowd.machine(EVIL)
+    while True:
+        call = stub.Session()
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            await call.write(SessionRequest(hello=Hello(run_id=RUN)))
+            await call.read()
+
+
+async def enrolments_without_end(crowd: Crowd) -> None:
+
+    async def ask(stub: Any) -> None:
+        while True:
+            with contextlib.suppress(grpc.RpcError):
+                await stub.Enrol(EnrolRequest(csr=b"x" * 200, token_id="t-none", token_secret=b"s"))
+
+    await asyncio.gather(*(ask(stub) for stub in [crowd.stranger() for _ in range(10)] for _ in range(8)))
+
+
+# -- inside ---------------------------------------------------------------------------------------------------------
+
+
+async def _streamed(crowd: Crowd, bodies: Sequence[bytes]) -> None:
+    """A stream of these bytes, read until the provisioner has ended it."""
+    crowd.machine(EVIL)
+    channel = crowd.channels.pop()
+    try:
+        call = channel.stream_stream("/bedplate.v1.Uplink/Session")()
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            for body in bodies:
+                await call.write(body)
+            while await call.read() is not grpc.aio.EOF:
+                pass
+    finally:
+        await channel.close()
+
+
+async def _talking(crowd: Crowd, message: Callable[[int], SessionRequest]) -> None:
+    """Messages, one after the other; what is answered is read."""
+    stub = crowd.machine(EVIL)
+    while True:
+        call = stub.Session()
+        reader = asyncio.create_task(_read(call))
+        try:
+            with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+                await call.write(SessionRequest(hello=Hello(run_id=os.urandom(16))))
+                number = 0
+                while not call.done():
+                    number += 1
+                    await call.write(message(number))
+        finally:
+            call.cancel()
+            reader.cancel()
+            await asyncio.wait([reader])
+
+
+async def _read(call: Any) -> None:
+    with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
+
+async def _again(crowd: Crowd, work: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
+    """On connections to both ports, one after the other, each until it is closed on us."""
+    for host, port in _for_ever(_ports(crowd)):
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            with contextlib.suppress(OSError):
+                await work(reader, writer)
+                await reader.read()
+        finally:
+            writer.transport.abort()
+
+
+async def _flood(crowd: Crowd, octets: Callable[[int], bytes]) -> None:
+    """HTTP/2 as a stranger, each connection until it is closed on us."""
+    while True:
+        with contextlib.suppress(OSError):
+            async with _stranger(crowd) as writer:
+                await _sent(writer, PREFACE + _frame(SETTINGS, 0, 0, b""))
+                for number in range(1 << 20):
+                    await _sent(writer, octets(number))
+
+
+async def _sent(writer: asyncio.StreamWriter, octets: bytes) -> None:
+    writer.write(octets)
+    await writer.drain()
+    await asyncio.sleep(0)  # a write that need not wait gives nobody a turn
+
+
+@contextlib.asynccontextmanager
+async def _stranger(crowd: Crowd) -> AsyncIterator[asyncio.StreamWriter]:
+    context = ssl.create_default_context(cadata=crowd.ca.roots_pem.decode())
+    context.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection(*_ports(crowd)[1], ssl=context)
+    try:
+        yield writer
+    finally:
+        writer.transport.abort()
+
+
+def _ports(crowd: Crowd) -> tuple[tuple[str, int], ...]:
+    pairs = (address.rpartition(":") for address in (crowd.config.listen, crowd.config.enrol_listen))
+    return tuple((host, int(port)) for host, _, port in pairs)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def _call_headers() -> bytes:
+    """HPACK without tables: each header a literal."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "https",
+        ":path": "/bedplate.v1.Enrolment/Enrol",
+        ":authority": "x",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    return b"".join(b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in field) for field in fields.items())
+
+
+def _for_ever(things: Sequence[Any]) -> Any:
+    while True:
+        yield from things
