@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words[:1] == ["simulate"]:  # has options of its own
-            from nodeagent.simulate import main as simulate
+            from nodeagent.simulate.command import main as simulate
 
             return int(simulate(words[1:]))
         arguments = _parser().parse_args(words)

@@ -75,6 +75,8 @@ class Uplink:
     address: str = ""
     refused: Callable[[str], None] = LOG.debug  # told why this machine's certificate is taken no more, or ""
     patience_s: float = PATIENCE_S  # with an end that takes nothing of what is sent
+    dial: Callable[[Identity, str], grpc.aio.Channel] = channel
+    wall_ns: Callable[[], int] = time.time_ns  # this host's clock, as data
     _call: Call | None = None
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -146,7 +148,7 @@ class Uplink:
         session, because, retry_after_s = self.session, "", None
         self.address = self._next(identity.uplink_addresses)
         try:
-            async with channel(identity, self.address) as link:
+            async with self.dial(identity, self.address) as link:
                 self._over.clear()
                 self._call = UplinkStub(link).Session()
                 await self._converse(self._call)
@@ -181,7 +183,7 @@ class Uplink:
 
     async def _converse(self, call: Call) -> None:
         sent_at = Timestamp()
-        sent_at.FromNanoseconds(time.time_ns())
+        sent_at.FromNanoseconds(self.wall_ns())
         async with asyncio.timeout(WELCOME_S) as limit:
             for message in self.session.connected(self.clock(), sent_at):
                 await call.write(message)  # waits for the connection too

@@ -15,7 +15,8 @@ from nodeagent.deadband import moved
 from nodeagent.errors import BedplateError
 from nodeagent.observe import digest
 from nodeagent.scrub import known_in_snapshot
-from nodeagent.simulate import captured, individuals, main
+from nodeagent.simulate.box import individual
+from nodeagent.simulate.command import captured, main
 from tests.running import BIN, site
 
 
@@ -24,17 +25,20 @@ def models():
     return captured(shipped.names())
 
 
-def test_the_same_seed_gives_the_same_machines_and_another_gives_others(models):
-    first, again, other = (list(individuals(models, 4, seed)) for seed in (1, 1, 2))
+def individuals(models, count):
+    return [individual(models[sorted(models)[number % 3]], f"sim1-{number:03}") for number in range(count)]
+
+
+def test_the_same_name_is_the_same_machine_and_another_is_another(models):
+    first, again = individuals(models, 9), individuals(models, 9)
     assert first == again
-    digests = {digest(snapshot.inventory) for snapshot in first + other}
-    assert len(digests) == 8
-    assert [snapshot.inventory.identity.hostname for snapshot in other] == [f"sim2-00{n}" for n in (1, 2, 3, 4)]
+    assert len({digest(snapshot.inventory) for snapshot in first}) == 9
+    assert [snapshot.inventory.identity.hostname for snapshot in first] == [f"sim1-00{n}" for n in range(9)]
 
 
 def test_no_two_machines_share_what_tells_an_individual(models):
     seen = {}
-    for snapshot in individuals(models, 9, 1):
+    for snapshot in individuals(models, 9):
         name = snapshot.inventory.identity.hostname
         known = known_in_snapshot(snapshot).items()
         told = [
@@ -46,7 +50,7 @@ def test_no_two_machines_share_what_tells_an_individual(models):
 
 
 def test_a_machine_is_still_of_its_model(models):
-    first = next(individuals({"h100": models["h100"]}, 1, 1))
+    first = individual(models["h100"], "sim1-001")
     assert [gpu.name for gpu in first.inventory.gpus] == [gpu.name for gpu in models["h100"].inventory.gpus]
     assert first.inventory.topology == models["h100"].inventory.topology
     assert first.vitals.gpus.keys() == {gpu.uuid for gpu in first.inventory.gpus}

@@ -10,17 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import grpc
 
-from bedplate.v1.enrolment_pb2 import Credentials, EnrolResponse
-from bedplate.v1.snapshot_pb2 import Snapshot
+from bedplate.v1.enrolment_pb2 import Credentials, EnrolResponse, Evidence, JoinToken
 from nodeagent import keys
 from nodeagent.credentials import Have
-from nodeagent.enrolment import AGAIN_S, EnrolmentError, ask, ask_younger, enrol_request, evidence_of, plain
+from nodeagent.enrolment import AGAIN_S, EnrolmentError, ask, ask_younger, enrol_request, plain
 from nodeagent.errors import BedplateError
 from nodeagent.identity import Identity, load
-from nodeagent.meeting import decode, meet
+from nodeagent.meeting import Met, decode, meet
+
+VERSION: Final = version("bedplate")  # looked up once: it reads a file
 
 
 @dataclass(slots=True)
@@ -29,7 +31,9 @@ class Insider:
 
     folder: Path
     token: Callable[[], str]
-    snapshot: Snapshot
+    evidence: Callable[[], Evidence]
+    wall: Callable[[], float] = time.time  # its host's clock
+    cut: Callable[[], bool] = lambda: False  # whether its cable is out
     identity: Identity | None = field(init=False)
     last: str = ""
     _refused: str = ""
@@ -50,7 +54,7 @@ class Insider:
             flaw = str(error)
         return Have(
             identity=self.identity,
-            now=time.time(),
+            now=self.wall(),
             token_id=token_id,
             token_flaw=flaw,
             refused=self._refused,
@@ -66,11 +70,11 @@ class Insider:
         """Keys that may be known already are shown before the join token is."""
         try:
             token = decode(self.token())
-            met, evidence, answer = await meet(token), evidence_of(self.snapshot), EnrolResponse()
+            met, evidence, answer = await self._meet(token), self.evidence(), EnrolResponse()
             for each in await asyncio.to_thread(keys.request, self.folder):
                 known, csr = bool(each["old"]), base64.b64decode(str(each["csr"]))
                 try:
-                    answer = await ask(met, enrol_request(token, csr, evidence, version("bedplate"), known=known))
+                    answer = await ask(met, enrol_request(token, csr, evidence, VERSION, known=known))
                     break
                 except EnrolmentError as error:
                     if not known or error.code is not grpc.StatusCode.UNAUTHENTICATED:
@@ -87,6 +91,7 @@ class Insider:
         if self.identity is None:
             return
         try:
+            self._reach(self.identity.uplink_addresses[0])
             csr = base64.b64decode(str((await asyncio.to_thread(keys.request, self.folder))[-1]["csr"]))
             younger = await ask_younger(self.identity, self.identity.uplink_addresses[0], csr)
             await self._keep(younger, self.identity.token_id)
@@ -94,8 +99,16 @@ class Insider:
             self._fail(error)
             raise
 
+    async def _meet(self, token: JoinToken) -> Met:
+        self._reach(token.addresses[0])
+        return await meet(token)
+
+    def _reach(self, address: str) -> None:
+        if self.cut():
+            raise BedplateError(f"cannot reach {address}: No route to host")
+
     async def _keep(self, credentials: Credentials, token_id: str) -> None:
-        kept = plain(credentials, token_id, time.time())
+        kept = plain(credentials, token_id, self.wall())
         kept["uplink_addresses"] = tuple(kept["uplink_addresses"])
         await asyncio.to_thread(keys.keep, self.folder, keys.Kept(**kept))
         self.identity, self._refused, self.last, self._again_at = load(self.folder), "", "", 0.0
