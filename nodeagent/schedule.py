@@ -37,7 +37,7 @@ KINDS: Mapping[str, Kind] = {
         "another machine comes up from its image: the same machine-id, a key of its own", 300, 1800, newcomer=True
     ),
     "skew": Kind("its clock is hours wrong", 300, 1800),
-    "swap": Kind("powered off for a part: another NIC, GPU, disk or mainboard", 120, 600),
+    "swap": Kind("powered off for a part: another NIC, GPU or mainboard", 120, 600),
     "problem": Kind("a probe has no answer, then has one again", 60, 900),
     "flicker": Kind("a probe's answer comes and goes, six times", 30, 120),
 }

@@ -80,12 +80,6 @@ def test_a_wrong_word_is_one_line(capsys, words, says):
     assert says in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_without_a_state_folder_there_is_only_a_plan(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["--machines", "4"])
-    assert "the following arguments are required: --state" in capsys.readouterr().err
-
-
 def test_the_plan_is_printed_as_json_lines_and_nothing_runs(capsysbinary):
     assert main(["--machines", "40", "--faults", "all=2", "--churn", "1", "--plan", "3"]) == 0
     lines = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]

@@ -60,8 +60,6 @@ def options(argv: Sequence[str]) -> Options:
     """SystemExit with a line where something is wrong."""
     parser = _parser()
     given = parser.parse_args(argv)
-    if given.state is None and given.plan is None:
-        parser.error("the following arguments are required: --state")
     try:
         chosen = rates(given.faults, given.churn)
     except ValueError as error:
@@ -69,7 +67,7 @@ def options(argv: Sequence[str]) -> Options:
     return Options(
         machines=given.machines,
         seed=given.seed,
-        state=given.state or Path(),
+        state=given.state,
         join_token=given.join_token,
         join_token_file=str(given.join_token_file or ""),
         models=tuple(given.models or shipped.names()),
@@ -126,7 +124,9 @@ def _machines(parser: argparse.ArgumentParser) -> None:
     token = parser.add_mutually_exclusive_group()
     token.add_argument("--join-token", default="", metavar="TOKEN", help="what `bedplate token create` printed")
     token.add_argument("--join-token-file", type=Path, metavar="FILE", help="a file that holds it, of mode 0600")
-    add("--state", type=Path, metavar="DIR", help="folder for their keys; continues there")
+    add(
+        "--state", type=Path, default=Path("simulated"), metavar="DIR", help="their keys; continues there (./simulated)"
+    )
     add("--models", type=_models, metavar="A,B", help=f"of these only: {', '.join(shipped.names())}")
     add(
         "--tick",

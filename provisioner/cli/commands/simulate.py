@@ -17,15 +17,17 @@ from provisioner.cli.refusals import RefusedError
 
 DOING = "create token for the simulation"
 TTL_S = 86400
-TOKEN = "--join-token"  # noqa: S105 - how the names of both options begin
+TOKENLESS = ("--join-token", "--plan")  # how the names of options begin with which no token is to be made
 
 
 @click.command(
     "simulate",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog=examples(
-        "bedplate simulate --machines 8 --seed 1",
-        "bedplate simulate --machines 200 --seed 7 --state ./simulated",
+        "bedplate simulate --machines 8",
+        "bedplate simulate --machines 2000 --faults silence=0.5,reboot=0.2 --quiet",
+        "bedplate simulate --machines 40 --faults all=1 --churn 0.2 --hour 600",
+        "bedplate simulate --machines 40 --faults all=1 --plan 2",
         "nodeagent simulate --help",
     ),
 )
@@ -34,12 +36,13 @@ TOKEN = "--join-token"  # noqa: S105 - how the names of both options begin
 def command(context: str, arguments: tuple[str, ...]) -> None:
     """Run made-up machines against the provisioner, over the real protocol, until Ctrl-C.
 
-    They are made from captured ones. All ARGUMENTS go to `nodeagent simulate`, which knows what they mean; a join token
-    for any number of machines is made first, unless --join-token-file names one.
+    They are made from captured ones; faults befall them by a schedule that the seed decides: silence, flaps, reboots,
+    reimages, clones, wrong clocks, swapped parts. All ARGUMENTS go to `nodeagent simulate`, whose --help says what they
+    mean; a join token for any number of machines is made first, unless --join-token-file names one.
     """
     words = [sys.executable, "-m", "nodeagent", "simulate", *arguments]
-    if not any(argument.startswith(TOKEN) for argument in arguments):
-        words += [f"{TOKEN}-file", _handed_over(_token(context))]
+    if not any(argument.startswith(TOKENLESS) for argument in arguments):
+        words += ["--join-token-file", _handed_over(_token(context))]
     try:
         os.execv(sys.executable, words)  # noqa: S606 - no shell is the point
     except OSError as error:
