@@ -6,6 +6,7 @@ Rule 3: machines call the uplink, and else only what is open to all; people neve
 Rule 4: a machine that was forgotten, or whose certificate is of an older incarnation, is refused at the door.
 """
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -94,12 +95,13 @@ NOBODY: Final = Caller()
 class RefusedError(BedplateError):
     """A call that is ended with a status: raised by whoever serves it, made into the status by the guard."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str, line: str, *details: Message) -> None:
+    def __init__(self, code: grpc.StatusCode, reason: str, line: str, *details: Message, **facts: str) -> None:
         super().__init__(line)
         self.code = code
         self.reason = reason  # for programs: "ROLE_TOO_LOW"
         self.line = line  # for people
         self.details = details
+        self.facts = facts  # for programs: revision="17"
 
 
 def caller_of(uris: list[str]) -> Caller:
@@ -162,10 +164,13 @@ def standing(who: MachineIdentity, world: World) -> RefusedError | None:
 async def refuse(context: Any, refused: RefusedError) -> NoReturn:
     """End the call with a status whose details a program can read: google.rpc.ErrorInfo, then those given."""
     status = status_pb2.Status(code=refused.code.value[0], message=refused.line)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=refused.reason, domain=DOMAIN))
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=refused.reason, domain=DOMAIN, metadata=refused.facts))
     for detail in refused.details:
         status.details.add().Pack(detail)
-    await context.abort(refused.code, refused.line, (("grpc-status-details-bin", status.SerializeToString()),))
+    try:
+        await context.abort(refused.code, refused.line, (("grpc-status-details-bin", status.SerializeToString()),))
+    except grpc.aio.InternalError as error:  # it went away instead of reading that: as if it had hung up before
+        raise asyncio.CancelledError from error
     raise AssertionError("abort does not return")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from provisioner.serve import Running, serving
 from provisioner.store import Store
 from provisioner.world import Accepted, Asked, Change
 from tests.enrolment_desk import csr_of
-from tests.running import free_ports
+from tests.running import free_ports, toml
+from tests.served import Options
 
 OWN = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]  # a connection of its own
 LETTERS = str.maketrans("0123456789", "abcdefghij")
@@ -45,16 +46,25 @@ class Crowd:
         issued = self.ca.issue_machine(self._csr, MachineIdentity(name, 1), lifetime_s=3600, now=time.time())
         return UplinkStub(self._dial(self.config.listen, key_pem(self._key), issued.certificate_pem))
 
-    def person(self, name: str = "alice", role: str = "admin") -> Any:
+    def person(self, name: str = "alice", role: str = "admin", options: Options = ()) -> Any:
         chain, key = self.ca.issue_person(PersonIdentity(name, Role(role)), now=time.time())
-        return FleetStub(self._dial(self.config.listen, key, chain))
+        return FleetStub(self._dial(self.config.listen, key, chain, options))
+
+    def command(self, **settings: Any) -> tuple[str, ...]:
+        """That runs the provisioner as a process of its own."""
+        path = self.folder / "provisioner.toml"
+        values = {"state": self.folder, "listen": self.config.listen, "enrol_listen": self.config.enrol_listen}
+        path.write_text(toml(**values, keepalive_s=self.config.keepalive_s, **settings))
+        return ("provisioner", "--config", str(path), "run")
 
     def stranger(self) -> Any:
         return EnrolmentStub(self._dial(self.config.enrol_listen))
 
-    def _dial(self, address: str, key: bytes | None = None, chain: bytes | None = None) -> grpc.aio.Channel:
+    def _dial(
+        self, address: str, key: bytes | None = None, chain: bytes | None = None, options: Options = ()
+    ) -> grpc.aio.Channel:
         secure = grpc.ssl_channel_credentials(self.ca.roots_pem, key, chain)
-        self.channels.append(grpc.aio.secure_channel(address, secure, OWN))
+        self.channels.append(grpc.aio.secure_channel(address, secure, [*OWN, *options]))
         return self.channels[-1]
 
     async def close(self) -> None:
@@ -74,15 +84,15 @@ def known(machines: Sequence[str]) -> Iterator[Change]:
         yield Accepted(name, 1.0)
 
 
-def founded(folder: Path, machines: Sequence[str] = (), **settings: Any) -> Crowd:
-    """A provisioner's folder, which knows these machines; it does not run yet."""
+def founded(folder: Path, changes: Iterable[Change] = (), **settings: Any) -> Crowd:
+    """A provisioner's folder, in whose store this came to be; it does not run yet."""
     port, door = free_ports(2)
     config = Config(state=str(folder), listen=f"127.0.0.1:{port}", enrol_listen=f"127.0.0.1:{door}", **settings)
     credentials.init(folder, now=time.time())
     with contextlib.closing(Store.open(folder / "bedplate.db")) as store:
         store.begin_epoch()
         store.load(time.time())
-        store.write(list(known(machines)))
+        store.write(list(changes))
     return Crowd(folder, config)
 
 

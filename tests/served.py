@@ -20,6 +20,8 @@ from provisioner.service import FleetServicer
 from provisioner.store import Store
 from provisioner.world import Accepted, Asked, Change, Met
 
+Options = Sequence[tuple[str, int]]
+
 
 @dataclass(slots=True)
 class Clock:
@@ -40,11 +42,11 @@ class Served:
     cut: list[tuple[str, str]]
     channels: list[grpc.aio.Channel] = field(default_factory=list)
 
-    def stub(self, name: str = "alice", role: str = "admin") -> Any:
+    def stub(self, name: str = "alice", role: str = "admin", options: Options = ()) -> Any:
         """What a person of that name and role calls with."""
         chain, key = self.ca.issue_person(PersonIdentity(name, Role(role)), now=time.time())
         credentials = grpc.ssl_channel_credentials(self.ca.roots_pem, key, chain)
-        self.channels.append(grpc.aio.secure_channel(self.address, credentials))
+        self.channels.append(grpc.aio.secure_channel(self.address, credentials, options))
         return FleetStub(self.channels[-1])
 
     async def write(self, *changes: Change) -> list[int]:
@@ -52,7 +54,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path, changes: Sequence[Change] = ()) -> AsyncIterator[Served]:
+async def served(folder: Path, changes: Sequence[Change] = (), **settings: Any) -> AsyncIterator[Served]:
     clock, ca, cut = Clock(), authority(new_key(), now=time.time()), list[tuple[str, str]]()
     store = Store.open(folder / "bedplate.db")
     store.begin_epoch()
@@ -62,8 +64,8 @@ async def served(folder: Path, changes: Sequence[Change] = ()) -> AsyncIterator[
     async def cut_off(machine_id: str, because: str) -> None:
         cut.append((machine_id, because))
 
-    server = grpc.aio.server(interceptors=[Guard(lambda: fleet.world)])
-    add_FleetServicer_to_server(FleetServicer(fleet, cut_off), server)
+    server = grpc.aio.server(interceptors=[Guard(lambda: fleet.world, refused=fleet.conduct.refuse)])
+    add_FleetServicer_to_server(FleetServicer(fleet, cut_off, **settings), server)
     chain, key = ca.issue_server(["127.0.0.1"], now=time.time())
     credentials = grpc.ssl_server_credentials([(key, chain)], ca.roots_pem, require_client_auth=True)
     port = server.add_secure_port("127.0.0.1:0", credentials)

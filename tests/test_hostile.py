@@ -14,7 +14,7 @@ from provisioner.conduct import Conduct
 from provisioner.serve import Running
 from tests import attacks
 from tests.attacks import EVIL, Attack
-from tests.crowd import Crowd, crowded, founded
+from tests.crowd import Crowd, crowded, founded, known
 
 pytestmark = pytest.mark.slow
 GOOD = "m-aaaaaaaa"
@@ -90,7 +90,7 @@ async def _assault(crowd: Crowd, attack: Attack, shown: Shown) -> Running:
 
 def _suffered(folder: Path, attack: Attack, shown: Shown = _enough, **settings: float) -> Conduct:
     """Until it has shown."""
-    crowd = founded(folder, [GOOD, EVIL], keepalive_s=1, **settings)
+    crowd = founded(folder, known([GOOD, EVIL]), keepalive_s=1, **settings)
     return asyncio.run(_assault(crowd, attack, shown)).fleet.conduct
 
 

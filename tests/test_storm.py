@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 
 from bedplate.v1.fleet_pb2 import ListMachinesRequest
 from bedplate.v1.uplink_pb2 import Hello, SessionRequest
-from tests.crowd import crowded, founded, names
+from tests.crowd import crowded, founded, known, names
 from tests.enrolment_desk import asking, minted_in
 from tests.served import details
 
@@ -50,7 +50,7 @@ async def _stream(stub: Any) -> Any:
 @pytest.mark.timeout(180)
 def test_three_thousand_calls_at_once_are_answered_or_told_when_to_come_back(tmp_path: Path) -> None:
     machines = names(500)
-    crowd = founded(tmp_path, machines)
+    crowd = founded(tmp_path, known(machines))
     outcomes: Counter[str] = Counter()
 
     async def main() -> None:

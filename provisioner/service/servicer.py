@@ -1,7 +1,7 @@
 """The servicer: one method a line of the proto, each a translation. The guard in `access` stands before all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from bedplate.v1 import fleet_pb2 as pb
@@ -14,6 +14,7 @@ from provisioner.service import audit, lists, messages, watching, writes
 from provisioner.service.finding import find
 from provisioner.service.ledger import Ledger
 from provisioner.service.once import Once, ask
+from provisioner.service.reading import PATIENCE_S, read_by
 from provisioner.service.refusals import precondition, refusing
 from provisioner.world import Change, Facts
 
@@ -28,8 +29,16 @@ async def _nothing_to_cut(_: str, __: str) -> None:
 class FleetServicer(Servicer):
     """bedplate.v1.Fleet. Raises RefusedError, which the guard makes into the call's status."""
 
-    def __init__(self, ledger: Ledger, cut_off: CutOff = _nothing_to_cut, clashes: writes.Clash = writes.clash) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        cut_off: CutOff = _nothing_to_cut,
+        clashes: writes.Clash = writes.clash,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._ledger = ledger
+        self._patience_s = patience_s
         self._cut_off = cut_off
         self._clashes = clashes
         self._once = Once(ledger)
@@ -106,15 +115,17 @@ class FleetServicer(Servicer):
 
     # -- watching --------------------------------------------------------------------------------------------------
 
-    async def WatchMachines(self, request: pb.WatchMachinesRequest, _: Any) -> AsyncIterator[pb.WatchMachinesResponse]:
+    async def WatchMachines(  # type: ignore[override]  # it writes by itself, for it has to know how long that takes
+        self, request: pb.WatchMachinesRequest, context: Any
+    ) -> None:
         with refusing():
-            async for response in watching.machines(self._ledger, request):
-                yield response
+            await read_by(context, watching.machines(self._ledger, request), self._patience_s)
 
-    async def WatchEvents(self, request: pb.WatchEventsRequest, _: Any) -> AsyncIterator[pb.WatchEventsResponse]:
+    async def WatchEvents(  # type: ignore[override]
+        self, request: pb.WatchEventsRequest, context: Any
+    ) -> None:
         with refusing():
-            async for response in watching.events(self._ledger, request):
-                yield response
+            await read_by(context, watching.events(self._ledger, request), self._patience_s)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

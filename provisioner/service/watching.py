@@ -8,7 +8,7 @@ Rule 3: what cannot be resumed is said (OUT_OF_RANGE), and never passed over in 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from bedplate.v1 import fleet_pb2 as pb
 from provisioner import filters
@@ -23,7 +23,7 @@ GATHER_S = 0.05  # changes that come together are looked at together
 BATCH = 200  # events that are held for one reader at most
 
 
-async def machines(ledger: Ledger, request: pb.WatchMachinesRequest) -> AsyncIterator[pb.WatchMachinesResponse]:
+async def machines(ledger: Ledger, request: pb.WatchMachinesRequest) -> AsyncGenerator[pb.WatchMachinesResponse, None]:
     """Runs until the caller goes."""
     chosen, place = filters.parse(request.filter), request.from_revision
     _not_ahead(ledger, place)
@@ -53,7 +53,7 @@ def _told(ledger: Ledger, chosen: Filter, machine_id: str, shown: set[str]) -> p
     return pb.WatchMachinesResponse(machine=messages.machine(facts, ledger), gone=True)
 
 
-async def events(ledger: Ledger, request: pb.WatchEventsRequest) -> AsyncIterator[pb.WatchEventsResponse]:
+async def events(ledger: Ledger, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse, None]:
     """Runs until the caller goes."""
     machine_id = find(ledger.world, request.machine).id if request.machine else ""
     place = ledger.world.revision if request.only_new else request.from_revision

@@ -1,6 +1,7 @@
 """`bedplate watch`: machines or events as they change, a line each, until Ctrl-C.
 
-A provisioner that goes away and comes back costs nothing: the watch goes on from the last revision it saw.
+A provisioner that goes away and comes back costs nothing, nor does one that ends the watch because it is read too
+slowly: the watch goes on from the last revision it saw.
 """
 
 import os
@@ -100,9 +101,11 @@ def followed(
                 revision = max(revision, _revision(change))
                 yield change
         except grpc.RpcError as error:
-            if error.code() not in PASSING:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:  # too slow, or one of too many: it may come back
+                tell(f"{error.details()}; going on from revision {revision}")
+            elif error.code() not in PASSING:
                 raise provisioner.failure(doing, error) from error
-            if wait_s == FIRST_WAIT_S:
+            elif wait_s == FIRST_WAIT_S:
                 tell(f"the provisioner went away ({provisioner.context.address}); waiting for it")
         provisioner.wait(wait_s)
         wait_s = min(wait_s * 2, LONGEST_WAIT_S)
