@@ -1,12 +1,13 @@
 """The one place where facts come to be: batches into the store, then into the world; and the tick that watches time.
 
 Rule 1: one batch is written at a time, and all that arrived meanwhile is the next: under load the batches grow, and
-        nobody waits for more than two commits.
+        nobody waits for more than two commits. What can wait (dials that moved) is gathered for a moment before.
 Rule 2: the world has a change only once it is durable.
 Rule 3: the tick is the five verbs: observe, judge, plan, say, take; what is to be done is decided in `vigil`.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BATCH = 5000  # changes in one transaction at most
+GATHER_S = 0.05  # what can wait does so: a transaction costs as much as a hundred rows of it
 LOG = logging.getLogger("provisioner")
 
 
@@ -62,15 +64,18 @@ class Fleet:
         self._trouble = ""  # what is wrong with the store, until it takes something again
         self._wishes: deque[_Wish] = deque()
         self._wished = asyncio.Event()
+        self._pressed = asyncio.Event()  # somebody waits for it
         self._changed = asyncio.Event()
 
-    def submit(self, changes: Sequence[Change]) -> "asyncio.Future[list[int]]":
+    def submit(self, changes: Sequence[Change], *, can_wait: bool = False) -> "asyncio.Future[list[int]]":
         """Done with the revision of each once they are durable and the world has them; with StoreError where they
-        are not. Submitted in order, they come to be in order.
+        are not. Submitted in order, they come to be in order, whether some of them can wait or not.
         """
         wish = _Wish(tuple(changes), asyncio.get_running_loop().create_future())
         self._wishes.append(wish)
         self._wished.set()
+        if not can_wait:
+            self._pressed.set()
         return wish.done
 
     async def write(self, changes: Sequence[Change]) -> list[int]:
@@ -90,15 +95,21 @@ class Fleet:
         """Runs for ever: the only writer."""
         while True:
             await self._wished.wait()
-            self._wished.clear()
-            while self._wishes:
-                await self._write_batch()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    await self._pressed.wait()
+            await self._write_batch()
 
     async def _write_batch(self) -> None:
+        self._pressed.clear()
         batch, size = [], 0
         while self._wishes and size < BATCH:
             batch.append(self._wishes.popleft())
             size += len(batch[-1].changes)
+        if self._wishes:
+            self._pressed.set()
+        else:
+            self._wished.clear()
         await self._write(batch)
 
     async def _write(self, batch: Sequence[_Wish]) -> None:

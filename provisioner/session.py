@@ -150,6 +150,11 @@ class Session:
         return [Keep((Parted(self.known.machine_id, self.name, because, now),), self._stored)]
 
     @property
+    def owes(self) -> bool:
+        """Whether something that is stored is not acknowledged: a `tick` will do it, once it is due."""
+        return self._stored > self._acknowledged
+
+    @property
     def ended(self) -> bool:
         """Whether the agent said goodbye, or the stream was lost: nothing is received any more."""
         return self._ended

@@ -11,6 +11,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -49,7 +50,7 @@ class Conversation:
     pace: Pace
     incarnation: int = 0  # of the certificate that it came by
     session: Session | None = None  # until it is known what is stored
-    under_way: set["asyncio.Task[None]"] = field(default_factory=set)
+    under_way: set["asyncio.Future[Any]"] = field(default_factory=set)
     writes: set["asyncio.Task[None]"] = field(default_factory=set)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     ack_timer: asyncio.TimerHandle | None = None
@@ -145,7 +146,10 @@ class Conversation:
         if any(isinstance(change, VitalsKept) for change in output.changes):
             moves = (*moves, *self.fleet.conduct.went_well(self.machine_id))
         noted = [*noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, moves, self.fleet.now())]
-        self._spawn(self._kept(self.fleet.submit([*noted, *output.changes]), output.sequence))
+        changes = [*noted, *output.changes]
+        done = self.fleet.submit(changes, can_wait=all(isinstance(change, VitalsKept) for change in changes))
+        self.under_way.add(done)
+        done.add_done_callback(lambda done: self._kept(done, output.sequence))
 
     def _facts(self) -> Facts | None:
         """Of the machine in this stream's life; None once it was forgotten, revoked, or came in again."""
@@ -158,23 +162,26 @@ class Conversation:
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
 
-    async def _kept(self, done: "asyncio.Future[list[int]]", sequence: int) -> None:
-        try:
-            await done
-        except BedplateError as error:
+    def _kept(self, done: "asyncio.Future[list[int]]", sequence: int) -> None:
+        """No task for each: thousands come in a second, and few of them are answered."""
+        self.under_way.discard(done)
+        if done.cancelled():
+            return
+        if error := done.exception():
             self.cut(str(error), RETRY_S)
-            return
-        if self.session is None or self.because or self.context.done():
-            return
-        await self.handle(self.session.committed(sequence, self.fleet.now()))
-        if self.ack_timer is None:
+        elif self.session is not None and not self.because and not self.context.done():
+            self._answer(self.session.committed(sequence, self.fleet.now()))
+
+    def _answer(self, outputs: Sequence[Output]) -> None:
+        if outputs:
+            self._spawn(self.handle(outputs))
+        if self.ack_timer is None and self.session and self.session.owes:
             self.ack_timer = asyncio.get_running_loop().call_later(ACK_AFTER_S, self._ack_soon)
 
     def _ack_soon(self) -> None:
         self.ack_timer = None
-        outputs = self.session.tick(self.fleet.now()) if self.session else []
-        if outputs and not self.context.done():
-            self._spawn(self.handle(outputs))
+        if self.session is not None and not self.context.done():
+            self._answer(self.session.tick(self.fleet.now()))
 
     def cut(self, because: str, retry_after_s: float) -> None:
         """End the stream, from outside and without waiting: the peer is told, its task ends."""

@@ -1,7 +1,7 @@
-"""What the machines of the generator say: a captured machine's inventory, its vitals, and the deltas that its agent sends.
+"""What the machines of the generator say: a captured machine's inventory, its vitals, and the deltas of its agent.
 
-Rule: the deltas are the agent's own session's, over the course that simulated dials take; only the sequence is put before
-      them, for a message is the concatenation of its fields.
+Rule: the deltas are the agent's own session's, over the course that simulated dials take; only the sequence is put
+      before them, for a message is the concatenation of its fields.
 """
 
 import hashlib

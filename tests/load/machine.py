@@ -28,7 +28,7 @@ class Machine(asyncio.Protocol):
     wire: Wire = field(default_factory=Wire)
     inventory: tuple[bytes, bytes] = (b"", b"")
     heard: "asyncio.Event" = field(default_factory=asyncio.Event)
-    answered: Callable[[], None] = lambda: None  # noqa: E731 - told when a unary call is over
+    answered: Callable[[], None] = lambda: None
     _transport: asyncio.WriteTransport | None = None
     _welcomed: "asyncio.Future[bool] | None" = None
 

@@ -1,6 +1,6 @@
-"""What stands beside the provisioner in the same run: a bare `grpc.aio` server with the same TLS that welcomes and drops.
+"""What stands beside the provisioner in one run: a bare `grpc.aio` server with the same TLS that welcomes and drops.
 
-    python -m tests.load.sink STATE     answers {"verb": "port"} and {"verb": "taken"}
+python -m tests.load.sink STATE     answers {"verb": "port"} and {"verb": "taken"}
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""A site with thousands of machines that were never enrolled one by one: their facts written in bulk, through the store's
-own door, and a certificate of the CA for each, as files.
+"""A site with thousands of machines that were never enrolled one by one: their facts are written in bulk, through the
+store's own door, and each has a certificate of the CA, as a file.
 
-Rule: all have one key, for making ten thousand takes longer than what is measured; the names in the certificates differ.
+Rule: all have one key, for ten thousand keys take longer than what is measured; the names in the certificates differ.
 """
 
 import base64

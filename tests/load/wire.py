@@ -1,8 +1,8 @@
 """HTTP/2 as far as one gRPC call on one connection needs it: bytes in, messages out; messages in, bytes out.
 
 Rule 1: no I/O. What has to be sent is in `out`.
-Rule 2: of headers only the call's own are written, once, and none that come are read: who fails is seen by a stream that
-        ends before it is asked to.
+Rule 2: of headers only the call's own are written, once, and none that come are read: who fails is seen by a stream
+        that ends before it is asked to.
 
 A channel of gRPC's own takes ten times the memory and the processor time; ten thousand of them are no generator.
 """
