@@ -24,6 +24,7 @@ from bedplate.v1.uplink_pb2 import (
     Welcome,
 )
 from provisioner.flaps import Move, moves
+from provisioner.vitals import applied, size
 from provisioner.world import Change, InventoryKept, Met, Parted, VitalsKept
 
 INTERVAL_S = 300.0
@@ -34,7 +35,6 @@ MOST_ENTRIES = 4096  # of vitals: far more than any machine has parts
 MOST_INVENTORY = 1 << 20  # bytes: twenty times the largest that is known
 MOST_WORTHLESS = 1000  # messages that say nothing new, on one stream: some are repeated, a thousand are a flood
 MOST_BYTES = 256 << 10  # of vitals, and of problems: twenty times what a machine with 16 GPUs has
-MAPS = tuple(entry.name for entry in Vitals.DESCRIPTOR.fields if entry.name != "host")
 
 
 class PeerError(Exception):
@@ -238,6 +238,8 @@ class Session:
             raise PeerError("a delta to vitals that are not here", "ORDER")
         self._first, self._sequence = False, delta.sequence
         self._vitals = applied(self._vitals, delta)
+        if size(self._vitals) > MOST_ENTRIES:
+            raise PeerError(f"more than {MOST_ENTRIES} entries of vitals", "SIZE")
         if delta.HasField("problems"):
             self._problems = delta.problems
         change = VitalsKept(
@@ -260,27 +262,6 @@ def _bounded(message: Vitals | Problems, what: str) -> bytes:
     if len(body) > MOST_BYTES:
         raise PeerError(f"{len(body)} bytes of {what}, and {MOST_BYTES} are the most", "SIZE")
     return body
-
-
-def applied(before: Vitals, delta: Delta) -> Vitals:
-    """The vitals after a delta. PeerError where there are too many.
-
-    Of a younger agent's vitals, sections that we do not know are left out: merged as unknown fields they would pile up.
-    """
-    after = Vitals()
-    if not delta.whole:
-        after.CopyFrom(before)
-    if delta.vitals.HasField("host"):
-        after.host.CopyFrom(delta.vitals.host)
-    for section in MAPS:
-        getattr(after, section).MergeFrom(getattr(delta.vitals, section))
-    for key in delta.gone:
-        section, _, name = key.partition("/")
-        if section in MAPS:
-            getattr(after, section).pop(name, None)
-    if sum(len(getattr(after, section)) for section in MAPS) > MOST_ENTRIES:
-        raise PeerError(f"more than {MOST_ENTRIES} entries of vitals", "SIZE")
-    return after
 
 
 def kept(machine_id: str, digest: bytes, body: bytes, now: float, *, again: bool = False) -> InventoryKept:

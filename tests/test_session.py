@@ -11,7 +11,7 @@ from bedplate.v1.snapshot_pb2 import Inventory, LinkVitals, Problem, Vitals
 from bedplate.v1.uplink_pb2 import Ack, Delta, Hello, Problems, SessionRequest, SessionResponse, Welcome
 from nodeagent import session as agent_side
 from provisioner import session as provisioner_side
-from provisioner.session import applied
+from provisioner.vitals import applied
 from tests.conversation import RUN, Store, Wire
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta, Goodbye, Hello, SessionResponse
-from provisioner import uplink
 from provisioner.access import standing
+from provisioner.conversation import RETRY_S
 from provisioner.pki import MachineIdentity
 from provisioner.world import Forgotten, Revoked
 from tests.edge import RUN, Edge, edge
@@ -172,7 +172,7 @@ def test_what_the_store_does_not_take_is_not_acknowledged_and_the_agent_is_told_
         for peer in peers:
             dismissal = (await peer.hear()).dismissal
             assert "another provisioner has taken it over" in dismissal.because
-            assert dismissal.retry_after_s == uplink.RETRY_S
+            assert dismissal.retry_after_s == RETRY_S
         thief.execute("UPDATE counters SET epoch = epoch - 1")
         thief.close()
         await _until(lambda: place.uplink.streams == 0)
