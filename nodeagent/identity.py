@@ -90,11 +90,19 @@ def write_secret(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.rename(path)
-        sync(path.parent)
+        settle(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             new.unlink()
         raise BedplateError(f"cannot write {path}: {error.strerror}; what was there is still there") from error
+
+
+def settle(folder: Path) -> None:
+    """Also the folder's own name, and those above: it may have been made a moment ago, by whomever."""
+    sync(folder)
+    for above in folder.parents:
+        with contextlib.suppress(PermissionError):  # it is not ours, so nobody has made it for us
+            sync(above)
 
 
 def sync(folder: Path) -> None:

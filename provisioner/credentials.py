@@ -6,6 +6,7 @@ Rule 2: a file with a secret has its mode from the moment it is there, and is wh
     STATE/ca.pem  STATE/ca.key  STATE/admin/{ca.pem,cert.pem,key.pem}
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -90,10 +91,18 @@ def write_secret(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.rename(path)
-        _sync(path.parent)
+        _settle(path.parent)
     except OSError as error:
         new.unlink(missing_ok=True)
         raise BedplateError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _settle(folder: Path) -> None:
+    """Names are durable once their folder is: this one's, and its own above; it may have been made a moment ago."""
+    _sync(folder)
+    for above in folder.parents:
+        with contextlib.suppress(PermissionError):  # it is not ours, so nobody has made it for us
+            _sync(above)
 
 
 def _sync(folder: Path) -> None:

@@ -1,16 +1,12 @@
 """NVIDIA's library without NVIDIA: built from fake.c, each test with a copy and a profile of its own."""
 
-import hashlib
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.compiled import library
+
 HERE = Path(__file__).parent
-BUILT = HERE.parents[1] / "build" / "fake-nvml"
 H100 = (HERE / "h100.profile").read_text()
 
 
@@ -50,20 +46,5 @@ def machine(folder: Path, addresses: list[str], *, driver: bool = True) -> Path:
 
 
 def built(*flags: str) -> Path:
-    """Compiled once for each version of the source; several test processes may build it at the same time."""
-    source = HERE / "fake.c"
-    key = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:16]
-    library = BUILT / f"{key}.so"
-    if not library.exists():
-        BUILT.mkdir(parents=True, exist_ok=True)
-        handle, fresh = tempfile.mkstemp(dir=BUILT)
-        os.close(handle)
-        options = ["-shared", "-fPIC", "-O1", "-pthread", "-Wl,-soname,libnvidia-ml.so.1", *flags]
-        subprocess.run([*_compiler(), *options, "-o", fresh, str(source)], check=True)
-        Path(fresh).replace(library)
-    return library
-
-
-def _compiler() -> list[str]:
-    """The system's, or the one that comes as a Python package."""
-    return ["cc"] if shutil.which("cc") else [sys.executable, "-m", "ziglang", "cc"]
+    """Compiled once for each version of the source."""
+    return library(HERE / "fake.c", "-Wl,-soname,libnvidia-ml.so.1", *flags)
