@@ -192,7 +192,8 @@ class Conversation:
         """The stream is over: what that means is submitted, without waiting."""
         if self.ack_timer is not None:
             self.ack_timer.cancel()
-        outputs = self.session.lost(self.because or "its stream broke", self.fleet.now()) if self.session else []
+        because = self.because or "its stream broke without a goodbye"
+        outputs = self.session.lost(because, self.fleet.now()) if self.session else []
         for output in outputs:
             facts = self.fleet.world.machines.get(self.machine_id)  # revoked or not: that a stream ended is so
             if isinstance(output, Keep) and facts is not None and facts.forgotten_at is None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -91,8 +91,10 @@ def environment_of(home: Path | None) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(name: str, *command: str, folder: Path, home: Path | None = None) -> Iterator[Program]:
-    """A program of this checkout, or of `home`; ended at the end of the block, kindly or not."""
+def started(
+    name: str, *command: str, folder: Path, home: Path | None = None, inside: Sequence[str] = ()
+) -> Iterator[Program]:
+    """A program of this checkout, or of `home`; ended at the end of the block. `inside`: what runs it."""
     log = folder / f"{name}.log"
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener,
@@ -103,7 +105,7 @@ def started(name: str, *command: str, folder: Path, home: Path | None = None) ->
         listener.bind(path)
         environment = {**environment_of(home), "NOTIFY_SOCKET": path, "PYTHONWARNINGS": "default"}
         process = subprocess.Popen(
-            [str(BIN / command[0]), *command[1:]],
+            [*inside, str(BIN / command[0]), *command[1:]],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
@@ -130,6 +132,8 @@ class Site:
     folder: Path
     port: int
     enrol_port: int
+    host: str = "127.0.0.1"
+    inside: tuple[str, ...] = ()  # what runs its programs: in a network of their own
 
     @property
     def config(self) -> Path:
@@ -138,7 +142,7 @@ class Site:
     def bedplate(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "XDG_CONFIG_HOME": str(self.folder / "xdg"), "NO_COLOR": "1"}
         done = subprocess.run(
-            [str(BIN / "bedplate"), *arguments],
+            [*self.inside, str(BIN / "bedplate"), *arguments],
             capture_output=True,
             text=True,
             timeout=60,
@@ -164,25 +168,31 @@ class Site:
 
     def run(self, home: Path | None = None) -> contextlib.AbstractContextManager[Program]:
         command = ("provisioner", "--config", str(self.config), "run")
-        return started("provisioner", *command, folder=self.folder, home=home)
+        return started("provisioner", *command, folder=self.folder, home=home, inside=self.inside)
 
 
-def site(folder: Path, home: Path | None = None, **settings: object) -> Site:
+def site(
+    folder: Path,
+    home: Path | None = None,
+    host: str = "127.0.0.1",
+    inside: tuple[str, ...] = (),
+    **settings: object,
+) -> Site:
     """A provisioner that was initialised, with a context for its admin; not running yet."""
     port, enrol_port = free_ports(2)
-    made = Site(folder, port, enrol_port)
-    values = {"state": folder / "provisioner", "listen": f"127.0.0.1:{port}", "enrol_listen": f"127.0.0.1:{enrol_port}"}
+    made = Site(folder, port, enrol_port, host, inside)
+    values = {"state": folder / "provisioner", "listen": f"{host}:{port}", "enrol_listen": f"{host}:{enrol_port}"}
     made.config.write_text(toml(**{**values, **settings}))
     made.initialise(home)
     credentials = folder / "provisioner" / "admin"
-    made.bedplate(
-        "context", "add", "test", "--address", f"127.0.0.1:{port}", "--credentials", str(credentials), "--use"
-    )
+    made.bedplate("context", "add", "test", "--address", f"{host}:{port}", "--credentials", str(credentials), "--use")
     return made
 
 
 @contextlib.contextmanager
-def agent(folder: Path, token: Path | None, home: Path | None = None, **settings: object) -> Iterator[Program]:
+def agent(
+    folder: Path, token: Path | None, home: Path | None = None, inside: Sequence[str] = (), **settings: object
+) -> Iterator[Program]:
     """The agent on this host, or with `root` on a captured one."""
     folder.mkdir(exist_ok=True)
     config = folder / "nodeagent.toml"
@@ -191,5 +201,6 @@ def agent(folder: Path, token: Path | None, home: Path | None = None, **settings
         if token:
             values["join_token_file"] = token
         config.write_text(toml(**values))
-        with started("nodeagent", "nodeagent", "run", "--config", str(config), folder=folder, home=home) as program:
+        command = ("nodeagent", "run", "--config", str(config))
+        with started("nodeagent", *command, folder=folder, home=home, inside=inside) as program:
             yield program
