@@ -10,9 +10,10 @@ Rule 3: one sentence a tick says what the agent is doing and why; it goes to the
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from bedplate.v1.snapshot_pb2 import Snapshot
@@ -56,7 +57,8 @@ class Agent:
     async def tick(self, woken: frozenset[str] = frozenset()) -> None:
         """One round of the five verbs."""
         await self.observe(woken)
-        decision = credentials.plan(self.have(), self.want)
+        told = self.clock() >= self.uplink.session.renew_at
+        decision = credentials.plan(replace(self.have(), told=told), self.want)
         self._identity_because = decision.because
         self.because = sentence(self.uplink, decision.because, self.snapshot)
         if self.uplink.session.state is not State.GREETING:  # for the time of an attempt the last word stands
@@ -110,6 +112,7 @@ class Agent:
     async def _take(self, step: Step[IdentityDoor]) -> None:
         try:
             await step.take(self.door)
+            self.uplink.session.renew_at = math.inf
             self.uplink.wake()
         except BedplateError as error:
             self._log.say("step", str(error), logging.WARNING)

@@ -7,6 +7,8 @@ Rule 3: age is measured by this host's clock alone, from the moment that the cer
         jumps costs one renewal.
 Rule 4: a machine that the provisioner has forgotten does not come back by the token that it came in by: somebody wants
         it out. With a new one it enrols again.
+Rule 5: a new join token is a person's word that the provisioner is another than this machine knows. It is used where
+        the one that it knows cannot be talked to, and not before.
 """
 
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ class Have:
     refused: str = ""  # why the provisioner takes this identity no more; empty: it does
     again_in_s: float = 0.0  # until it makes sense to ask again
     last: str = ""  # what came of the last attempt, where it was not a certificate
+    told: bool = False  # by the provisioner: ask for a younger one now
+    stranded: str = ""  # why no stream comes to be, though somebody answers there; empty: one does, or nobody does
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,17 @@ def _plan(have: Have, want: Want) -> Decision[Enrol | Renew]:
     if have.refused:
         return _enrol(have, have.refused)
     who = have.identity
+    if have.stranded and have.token_id and have.token_id != who.token_id:
+        return Todo((Enrol(),), f"{have.stranded}: it asks by its new join token, with the key that it has")
+    return _by_age(who, have, want)
+
+
+def _by_age(who: Certificate, have: Have, want: Want) -> Decision[Enrol | Renew]:
     age, life = have.now - who.kept_at, who.not_after - who.not_before
+    if 0 <= age < life and have.told:
+        return Todo(
+            (Renew(),), f"the provisioner's roots have changed: {who.machine_id} asks for a younger certificate"
+        )
     if 0 <= age < life * want.younger_than:
         return Settled(f"the certificate of {who.machine_id} is good until {_minute(who.not_after)}")
     if age >= life and have.token_id:

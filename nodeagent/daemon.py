@@ -91,7 +91,13 @@ class Daemon:
         observer = Observer(host)
         newcomer = Newcomer(self.config.folder, lambda: configuration.token(self.config), version("bedplate"))
         session = Session(os.urandom(16), version("bedplate"), random.Random())  # noqa: S311 - jitter
-        uplink = Uplink(session, lambda: newcomer.identity, said=self._said_by("stream"), refused=newcomer.refused)
+        uplink = Uplink(
+            session,
+            lambda: newcomer.identity,
+            said=self._said_by("stream"),
+            refused=newcomer.refused,
+            stranded=newcomer.stranded,
+        )
         agent = Agent(host, observer, uplink, newcomer, newcomer.have, self._say)
         newcomer.snapshot = lambda: agent.snapshot
         self._who = lambda: newcomer.identity

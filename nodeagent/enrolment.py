@@ -138,6 +138,7 @@ class Newcomer:
         self._again_at = 0.0  # monotonic
         self._last = ""
         self._refused = ""
+        self._stranded = ""
         self.snapshot: Callable[[], Snapshot] = Snapshot
         self.identity = load(state)
 
@@ -156,11 +157,16 @@ class Newcomer:
             refused=self._refused,
             again_in_s=self._again_at - time.monotonic(),
             last=self._last,
+            stranded=self._stranded,
         )
 
     def refused(self, because: str) -> None:
         """The provisioner takes this identity no more: it said so on the stream or when asked for a younger one."""
         self._refused = because
+
+    def stranded(self, because: str) -> None:
+        """Somebody answers where the provisioner is to be, and no stream comes to be."""
+        self._stranded = because
 
     async def enrol(self) -> None:
         with _Attempt(self):
@@ -180,7 +186,8 @@ class Newcomer:
         self._last, self._again_at = because, time.monotonic() + seconds
 
     def _become(self, identity: Identity) -> None:
-        self.identity, self._refused, self._last, self._again_at = identity, "", "", 0.0
+        self.identity, self._refused, self._stranded = identity, "", ""
+        self._last, self._again_at = "", 0.0
 
 
 @dataclass(slots=True)

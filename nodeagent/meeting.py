@@ -1,8 +1,8 @@
 """Whom we meet: the provisioner that the join token names, and nobody else.
 
-Rule 1: the token names a CA by its fingerprint. The first connection believes nothing: it only fetches the chain that
-        the server shows and looks for that CA. All that is said afterwards goes to a server whose certificate this
-        very CA has signed for the name that was dialled.
+Rule 1: the token names a CA by its fingerprint, or two while one takes the other's place. The first connection believes
+        nothing: it only fetches the chain that the server shows and looks for such a CA. All that is said afterwards
+        goes to a server whose certificate this very CA has signed for the name that was dialled.
 Rule 2: the secret of the token is sent only after that.
 Rule 3: whatever fails is one line that says what to do.
 """
@@ -77,7 +77,7 @@ async def meet(token: JoinToken, timeout_s: float = TIMEOUT_S) -> Met:
     failure = MeetingError("nobody", f"the join token holds no address; {MAKE_ANOTHER}")
     for address in token.addresses:
         try:
-            return Met(address, await _root(address, token.ca_sha256, timeout_s))
+            return Met(address, await _root(address, token, timeout_s))
         except MeetingError as error:
             failure = error
     raise failure
@@ -101,7 +101,7 @@ async def trouble(met: Met, timeout_s: float = TIMEOUT_S) -> str:
         return error.cause
 
 
-async def _root(address: str, pin: bytes, timeout_s: float) -> bytes:
+async def _root(address: str, token: JoinToken, timeout_s: float) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is believed here: the chain is compared with the pin
@@ -109,13 +109,13 @@ async def _root(address: str, pin: bytes, timeout_s: float) -> bytes:
     async with _connected(address, context, timeout_s) as writer:
         chain = shown(writer.get_extra_info("ssl_object"))
     for der in chain:
-        if hashlib.sha256(der).digest() == pin:
+        if hashlib.sha256(der).digest() in {token.ca_sha256, token.next_ca_sha256}:
             return ssl.DER_cert_to_PEM_cert(der).encode()
     theirs = hashlib.sha256(chain[-1]).hexdigest() if chain else "nothing"
     raise MeetingError(
         address,
         f"it is another provisioner than the join token's: it shows the CA {theirs[:16]}…, "
-        f"the token names {pin.hex()[:16]}…; {MAKE_ANOTHER} there",
+        f"the token names {token.ca_sha256.hex()[:16]}…; {MAKE_ANOTHER} there",
     )
 
 

@@ -68,6 +68,7 @@ class Session:
     acknowledged: int = 0
     epoch: int = 0
     desired: Desired = field(default_factory=Desired)
+    renew_at: float = math.inf  # when this machine is to ask for a younger certificate, though it is not time
     _interval_s: float = INTERVAL_S
     _failures: int = 0
     _snapshot: Snapshot = field(default_factory=Snapshot)
@@ -145,6 +146,8 @@ class Session:
                 return self._body(message.want_inventory.digest)
             case "desired":
                 self._obey(message.desired)
+            case "renew_soon":
+                self._renew_soon(message.renew_soon.within_s, now)
             case "dismissal":
                 self._dismissed(message.dismissal, now)
             case None:
@@ -210,6 +213,10 @@ class Session:
     def _dismissed(self, dismissal: Dismissal, now: float) -> None:
         after_s = dismissal.retry_after_s if dismissal.HasField("retry_after_s") else None
         self.lost(f"dismissed: {dismissal.because}", now, after_s)
+
+    def _renew_soon(self, within_s: float, now: float) -> None:
+        bound = min(max(within_s, 0.0), LATE_S) if not math.isnan(within_s) else LATE_S
+        self.renew_at = min(self.renew_at, now + self.random.uniform(0.0, bound))
 
     def _delta(self, overdue: bool) -> Delta | None:  # noqa: FBT001 - one caller, which names it
         """What the provisioner lacks, or None. Overdue: whatever differs at all, and a sign of life if nothing does."""

@@ -74,6 +74,7 @@ class Uplink:
     said: Callable[[str], object] = LOG.info
     address: str = ""
     refused: Callable[[str], None] = LOG.debug  # told why this machine's certificate is taken no more, or ""
+    stranded: Callable[[str], None] = LOG.debug  # told why none comes to be though somebody answers, or ""
     patience_s: float = PATIENCE_S  # with an end that takes nothing of what is sent
     dial: Callable[[Identity, str], grpc.aio.Channel] = channel
     wall_ns: Callable[[], int] = time.time_ns  # this host's clock, as data
@@ -179,7 +180,10 @@ class Uplink:
             return f"cannot talk to {self.address}: {error.details() or error.code().name}"
         known = UNREACHABLE.search(error.details() or "")
         reason = known[0] if known else await trouble(Met(self.address, identity.ca_pem))
-        return f"cannot reach {self.address}: {reason or cause(error)}"
+        because = f"cannot reach {self.address}: {reason or cause(error)}"
+        if not known:
+            self.stranded(because)
+        return because
 
     async def _converse(self, call: Call) -> None:
         sent_at = Timestamp()
@@ -194,6 +198,7 @@ class Uplink:
                 if self.session.state is State.OPEN and limit.when() is not None:
                     limit.reschedule(None)
                     self.refused("")
+                    self.stranded("")
                     self.said(f"connected to {self.address}")
                 if self.session.state is State.CLOSED:
                     return

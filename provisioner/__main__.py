@@ -99,6 +99,44 @@ def credential(where: _Where, name: str, role: str, out: Path) -> None:
 
 
 @cli.group()
+def ca() -> None:
+    """The roots that are trusted, and how one takes another's place."""
+
+
+@ca.command("show")
+@click.pass_obj
+def show(where: _Where) -> None:
+    """Print the roots that are trusted, and how far a change of them has come."""
+    from provisioner import ca as roots  # noqa: PLC0415 - `--help` does without
+
+    roots.show(where.read().folder, time.time())
+
+
+@ca.command()
+@click.option("--lose", multiple=True, metavar="NAME", help="Go on without this machine, person or join token.")
+@click.option("--stolen", is_flag=True, help="The old key is in wrong hands: drop its root at once, whoever is lost.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def rotate(where: _Where, lose: tuple[str, ...], *, stolen: bool, yes: bool) -> None:
+    r"""Let a new root take the old one's place: one step; run it again to go on.
+
+    First a new root is trusted beside the old one, and machines and people get certificates of it. Once all of them
+    have one, the provisioner shows the new root; then the old one is trusted no more. The provisioner goes on running,
+    and no machine is lost: a step that would lose somebody is not taken, unless each is named.
+
+    \b
+    Examples:
+      provisioner ca show
+      provisioner ca rotate
+      provisioner ca rotate --lose gpu-07 --yes
+      provisioner ca rotate --stolen
+    """
+    from provisioner import ca as roots  # noqa: PLC0415 - `--help` does without
+
+    roots.rotate(where.read().folder, time.time, frozenset(lose), stolen=stolen, yes=yes)
+
+
+@cli.group()
 def audit() -> None:
     """The record of who wrote what; `bedplate audit` lists it."""
 

@@ -6,23 +6,22 @@ Rule 3: machines call the uplink, and else only what is open to all; people neve
 Rule 4: a machine that was forgotten, or whose certificate is of an older incarnation, is refused at the door.
 """
 
-import asyncio
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NoReturn, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
 import grpc
-from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
 
-from provisioner.errors import BedplateError
+from provisioner.calls import Calls
+from provisioner.handlers import guarded
 from provisioner.pki import MachineIdentity, PersonIdentity, identity
+from provisioner.refusal import RefusedError as RefusedError  # noqa: PLC0414 - whoever refuses looks for it here
+from provisioner.refusal import refuse
+from provisioner.shown import NOTHING, Shown, shown
 from provisioner.world import World
-
-DOMAIN: Final = "bedplate"
 
 
 class Who(Enum):
@@ -57,6 +56,8 @@ METHODS: Final[Mapping[str, Who]] = {
     _F + "RekeyMachine": Who.OPERATOR,
     _F + "CreateToken": Who.OPERATOR,
     _F + "RevokeToken": Who.OPERATOR,
+    _F + "ListCredentials": Who.OPERATOR,
+    _F + "RevokeCredential": Who.ADMIN,
     _H + "Check": Who.ANYONE,
     _H + "Watch": Who.ANYONE,
     _H + "List": Who.ANYONE,
@@ -90,18 +91,7 @@ class Caller:
 
 
 NOBODY: Final = Caller()
-
-
-class RefusedError(BedplateError):
-    """A call that is ended with a status: raised by whoever serves it, made into the status by the guard."""
-
-    def __init__(self, code: grpc.StatusCode, reason: str, line: str, *details: Message, **facts: str) -> None:
-        super().__init__(line)
-        self.code = code
-        self.reason = reason  # for programs: "ROLE_TOO_LOW"
-        self.line = line  # for people
-        self.details = details
-        self.facts = facts  # for programs: revision="17"
+ANOTHER: Final = "another is made on the provisioner's host, with `provisioner credential`"
 
 
 def caller_of(uris: list[str]) -> Caller:
@@ -121,6 +111,12 @@ def caller(context: Any) -> Caller:
     return caller_of([uri.decode("utf-8", "replace") for uri in context.auth_context().get("peer_uri", ())])
 
 
+def certificate(context: Any) -> Shown:
+    """What else the certificate says by which it is called; NOTHING without one."""
+    pems = context.auth_context().get("x509_pem_cert", ())
+    return shown(pems[0]) if pems else NOTHING
+
+
 def denial(method: str, who: Caller) -> RefusedError | None:
     """Why this caller may not call this method; None where it may."""
     needed = METHODS.get(method)
@@ -135,6 +131,25 @@ def denial(method: str, who: Caller) -> RefusedError | None:
     need = "a machine's certificate" if needed is Who.MACHINE else f"the role {needed.value}"
     line = f"cannot call {method}: {who} may not; it takes {need}"
     return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW", line)
+
+
+def taken_back(who: Caller, shown: Shown, world: World) -> RefusedError | None:
+    """Why this person's certificate is worth nothing any more; None where it is good."""
+    at = world.revoked.get(("", shown.serial_number))
+    made_until = world.revoked.get((who.name, ""))
+    if at is None and (made_until is None or shown.issued_at > made_until):
+        return None
+    line = f"the certificate of {who} with serial number {shown.serial_number} was revoked: {ANOTHER}"
+    return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "CREDENTIAL_REVOKED", line)
+
+
+def untrusted(who: Caller, shown: Shown, trusted: frozenset[bytes]) -> RefusedError | None:
+    """Why the root of this certificate is not enough: the connection is older than what is trusted now."""
+    if who == NOBODY or shown.issuer in trusted:
+        return None
+    again = "enrol it again with a new join token; it stays who it is" if who.machine_id else ANOTHER
+    line = f"the certificate of {who} is of a CA that is trusted no more: {again}"
+    return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "CA_DROPPED", line)
 
 
 def standing(who: MachineIdentity, world: World) -> RefusedError | None:
@@ -161,23 +176,6 @@ def standing(who: MachineIdentity, world: World) -> RefusedError | None:
     return None
 
 
-async def refuse(context: Any, refused: RefusedError) -> NoReturn:
-    """End the call with a status whose details a program can read: google.rpc.ErrorInfo, then those given."""
-    status = status_pb2.Status(code=refused.code.value[0], message=refused.line)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=refused.reason, domain=DOMAIN, metadata=refused.facts))
-    for detail in refused.details:
-        status.details.add().Pack(detail)
-    try:
-        await context.abort(refused.code, refused.line, (("grpc-status-details-bin", status.SerializeToString()),))
-    except grpc.aio.InternalError as error:  # it went away instead of reading that: as if it had hung up before
-        raise asyncio.CancelledError from error
-    raise AssertionError("abort does not return")
-
-
-Behaviour = Callable[[Any, Any], Any]
-Check = Callable[[Any], AbstractAsyncContextManager[None]]  # for as long as the call runs
-
-
 class Passing(Protocol):
     """Lets a call pass that may be made, when it may; RefusedError where it is to come back later."""
 
@@ -199,8 +197,11 @@ class Guard(grpc.aio.ServerInterceptor):
         world: Callable[[], World],
         passing: Passing = _everybody,
         refused: Callable[[str], object] = str,
+        trusted: Callable[[], frozenset[bytes]] | None = None,
     ) -> None:
+        self.calls = Calls()
         self._world = world
+        self._trusted = trusted  # the ids of the roots' keys; None: TLS alone says who comes in
         self._passing = passing
         self._refused = refused
 
@@ -208,89 +209,30 @@ class Guard(grpc.aio.ServerInterceptor):
         """The certificate is known only once the call runs: so each handler is wrapped, not judged, here."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        return handler and _guarded(handler, lambda context: self._entered(method, context, handler.response_streaming))
+        return handler and guarded(handler, lambda context: self._entered(method, context, handler.response_streaming))
 
     @asynccontextmanager
     async def _entered(self, method: str, context: Any, stays: bool) -> AsyncIterator[None]:  # noqa: FBT001 - one caller
         """For as long as the call runs; what is refused in it is the call's status."""
         try:
-            who = caller(context)
-            self._check(method, who)
-            async with self._passing(method, who, context.peer(), stays=stays):
-                yield
+            who, by = caller(context), certificate(context)
+            verdict = partial(self._verdict, method, who, by)
+            with self.calls.standing(verdict) if stays else nullcontext():  # first of all: no moment lies between
+                if refused := verdict():
+                    raise refused
+                async with self._passing(method, who, context.peer(), stays=stays):
+                    yield
         except RefusedError as refused:
             self._refused(refused.reason)
             await refuse(context, refused)
 
-    def _check(self, method: str, who: Caller) -> None:
-        refused = denial(method, who)
-        if refused is None and METHODS[method] is Who.MACHINE:
-            refused = standing(MachineIdentity(who.machine_id, who.incarnation), self._world())
-        if refused is not None:
-            raise refused
-
-
-class Undecodable:
-    """Stands where a message would, had it been one."""
-
-
-UNDECODABLE: Final = Undecodable()
-
-
-def _decoding(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """What cannot be decoded is the peer's fault, and no error of ours with a page of the log for each."""
-    if deserializer is None:
-        return None
-
-    def decoded(octets: bytes) -> Any:
-        try:
-            return deserializer(octets)
-        except DecodeError:
-            return UNDECODABLE
-
-    return decoded
-
-
-def _whole(request: Any) -> None:
-    if request is UNDECODABLE:
-        line = "cannot read the request: it is no message of this method; see docs/api.md"
-        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE", line)
-
-
-def _guarded(handler: Any, check: Check) -> Any:
-    serializers = {
-        "request_deserializer": _decoding(handler.request_deserializer),
-        "response_serializer": handler.response_serializer,
-    }
-    match handler.request_streaming, handler.response_streaming:
-        case False, False:
-            return grpc.unary_unary_rpc_method_handler(_one(handler.unary_unary, check), **serializers)
-        case False, True:
-            return grpc.unary_stream_rpc_method_handler(_many(handler.unary_stream, check), **serializers)
-        case True, False:
-            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary, check), **serializers)
-        case _:
-            return grpc.stream_stream_rpc_method_handler(_many(handler.stream_stream, check), **serializers)
-
-
-def _one(behaviour: Behaviour, check: Check) -> Behaviour:
-    async def guarded(request: Any, context: Any) -> Any:
-        async with check(context):
-            _whole(request)
-            return await behaviour(request, context)
-
-    return guarded
-
-
-def _many(behaviour: Behaviour, check: Check) -> Behaviour:
-    """The server tells generators from those that write by looking at the function: so there is a wrapper for each."""
-    if not inspect.isasyncgenfunction(behaviour):
-        return _one(behaviour, check)
-
-    async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
-        async with check(context):
-            _whole(request)
-            async for response in behaviour(request, context):
-                yield response
-
-    return guarded
+    def _verdict(self, method: str, who: Caller, by: Shown) -> RefusedError | None:
+        """Why this call may not begin, or not go on."""
+        if refused := denial(method, who):
+            return refused
+        world = self._world()
+        if self._trusted and (refused := untrusted(who, by, self._trusted())):
+            return refused
+        if METHODS[method] is Who.MACHINE:
+            return standing(MachineIdentity(who.machine_id, who.incarnation), world)
+        return taken_back(who, by, world) if who.role and not who.machine_id else None

@@ -68,6 +68,7 @@ class Met:
     peer: str
     clock_skew_s: float
     at: float
+    issuer: bytes = b""  # the id of the key that has signed the certificate that it came with
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,17 @@ class TokenUsed:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialRevoked:
+    """A person's certificate is worth nothing: all of this name that were made until then, or the one of this serial
+    number; the other of the two is empty.
+    """
+
+    name: str
+    serial_number: str  # hexadecimal
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """A write was answered: the same request id of the same caller gets the same bytes again."""
 
@@ -200,6 +212,7 @@ Change = (
     | TokenMade
     | TokenRevoked
     | TokenUsed
+    | CredentialRevoked
     | Answered
     | Audited
 )

@@ -15,9 +15,10 @@ from typing import Any
 import grpc
 
 from bedplate.v1.uplink_pb2 import Dismissal, SessionRequest, SessionResponse
-from provisioner.access import UNDECODABLE, RefusedError
+from provisioner.access import RefusedError
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet
+from provisioner.handlers import UNDECODABLE
 from provisioner.limits import Pace
 from provisioner.session import ACK_AFTER_S, Keep, Output, PeerError, Recall, Send, Session
 from provisioner.vigil import noteworthy
@@ -40,6 +41,7 @@ class Conversation:
     task: "asyncio.Task[None] | None"
     pace: Pace
     incarnation: int = 0  # of the certificate that it came by
+    issuer: bytes = b""  # of that too
     session: Session | None = None  # until it is known what is stored
     under_way: set["asyncio.Future[Any]"] = field(default_factory=set)
     writes: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -148,7 +150,7 @@ class Conversation:
         gone = facts is None or facts.forgotten_at is not None or self.incarnation not in {0, facts.incarnation}
         return None if gone else facts
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=f"under way for {self.machine_id}")
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
@@ -165,7 +167,7 @@ class Conversation:
 
     def _answer(self, outputs: Sequence[Output]) -> None:
         if outputs:
-            self._spawn(self.handle(outputs))
+            self.spawn(self.handle(outputs))
         if self.ack_timer is None and self.session and self.session.owes:
             self.ack_timer = asyncio.get_running_loop().call_later(ACK_AFTER_S, self._ack_soon)
 

@@ -2,14 +2,17 @@
 
 Rule 1: `ca.pem` is written last. Without it nothing was made, and `init` may be run again: it goes on from `ca.key`.
 Rule 2: a file with a secret has its mode from the moment it is there, and is whole or not there at all.
+Rule 3: how far a change of the root has come is what files there are; each step moves one, and what was left by a step
+        that was cut short is a CA that serves.
 
     STATE/ca.pem  STATE/ca.key  STATE/admin/{ca.pem,cert.pem,key.pem}
+    STATE/ca.next.key    while one root takes another's place: the key that signs already, though not for the server
 """
 
 import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -20,6 +23,8 @@ from provisioner.errors import BedplateError
 from provisioner.pki import Authority, PersonIdentity, Role, authority, key_pem, new_key, pem
 
 CA_BYTES = 1 << 20
+NEXT = "ca.next.key"
+Told = Callable[[Authority], None]  # told what the CA will be, before it is
 Noted = Callable[[str], None]  # told a certificate's serial number before its key is written anywhere
 
 
@@ -48,17 +53,84 @@ def init(state: Path, *, now: float, admin: str = "admin", noted: Noted = _unnot
 
 
 def load(state: Path) -> Authority:
-    """The CA of a state folder. All certificates in `ca.pem` are trusted; the one of `ca.key` signs."""
-    key = _key(state / "ca.key")
+    """The CA of a state folder. All certificates in `ca.pem` are trusted; the one of `ca.key` signs, or the one of
+    `ca.next.key` once that is trusted too: then the other signs for the server only.
+    """
     path = state / "ca.pem"
+    key, roots = _key(state / "ca.key"), _roots(path)
+    mine = _of(key, roots)
+    if mine is None:
+        raise BedplateError(f"cannot use {path}: it holds no certificate for {state / 'ca.key'}; restore the pair")
+    elder = Authority(mine, key, _without(mine, roots))
+    if not (state / NEXT).exists():
+        return elder
+    next_key = _key(state / NEXT)
+    younger = _of(next_key, roots)
+    return Authority(younger, next_key, _without(younger, roots), elder) if younger else elder
+
+
+def begin(state: Path, noted: Told, *, now: float) -> None:
+    """Trust another root beside the one there is, and let it sign. One whose key is there already is taken."""
+    path, have = state / NEXT, load(state)
+    if path.exists():
+        key = _key(path)
+    else:
+        key = new_key()
+        write_secret(path, key_pem(key))
+    made = authority(key, now=now)
+    noted(Authority(made.certificate, key, have.roots, have))
+    write_secret(state / "ca.pem", have.roots_pem + pem(made.certificate))
+
+
+def switch(state: Path, noted: Told) -> None:
+    """The younger root signs for the server too; the key of the other is no more."""
+    have = load(state)
+    noted(Authority(have.certificate, have.key, have.others))
     try:
-        roots = x509.load_pem_x509_certificates(_read(path))
+        (state / NEXT).rename(state / "ca.key")
+        _sync(state)
+    except OSError as error:
+        raise BedplateError(f"cannot write {state / 'ca.key'}: {error.strerror}") from error
+
+
+def drop(state: Path, noted: Told) -> None:
+    """Trust nothing but the root that signs."""
+    have = load(state)
+    noted(Authority(have.certificate, have.key))
+    write_secret(state / "ca.pem", pem(have.certificate))
+
+
+def stamp(state: Path) -> tuple[tuple[int, int], ...]:
+    """Another whenever one of the CA's files is."""
+    found = []
+    for name in ("ca.pem", "ca.key", NEXT):
+        try:
+            about = (state / name).stat()
+        except OSError:
+            found.append((0, 0))
+        else:
+            found.append((about.st_mtime_ns, about.st_ino))
+    return tuple(found)
+
+
+def changed_at(state: Path) -> float:
+    """When it was last said which roots are trusted: seconds since 1970."""
+    return (state / "ca.pem").stat().st_mtime
+
+
+def _roots(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
     except ValueError as error:
         raise BedplateError(f"cannot read {path}: it holds no certificate in PEM") from error
-    mine = [root for root in roots if root.public_key() == key.public_key()]
-    if not mine:
-        raise BedplateError(f"cannot use {path}: it holds no certificate for {state / 'ca.key'}; restore the pair")
-    return Authority(mine[0], key, tuple(root for root in roots if root is not mine[0]))
+
+
+def _of(key: ec.EllipticCurvePrivateKey, roots: Sequence[x509.Certificate]) -> x509.Certificate | None:
+    return next((root for root in roots if root.public_key() == key.public_key()), None)
+
+
+def _without(one: x509.Certificate, roots: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    return tuple(root for root in roots if root is not one)
 
 
 def write_credential(  # noqa: PLR0913 - whose, where, and who is told

@@ -24,7 +24,7 @@ from provisioner.access import Caller, RefusedError, standing
 from provisioner.admission import Admit, Newcomer, admit, known, pending
 from provisioner.config import Config
 from provisioner.errors import BedplateError
-from provisioner.pki import Authority, CsrError, Issued, MachineIdentity, csr_key, key_sha256
+from provisioner.pki import CsrError, Issued, MachineIdentity, csr_key, key_sha256
 from provisioner.world import Accepted, Asked, Certified, Change, Facts, Noted, TokenUsed, World
 
 DAY_S: Final = 86400.0
@@ -55,6 +55,14 @@ class Ledger(Protocol):
     def write(self, changes: Sequence[Change], /) -> Awaitable[list[int]]: ...
 
 
+class Issuer(Protocol):
+    """What this door needs of the CA."""
+
+    @property
+    def roots_pem(self) -> bytes: ...
+    def issue_machine(self, csr_der: bytes, who: MachineIdentity, *, lifetime_s: float, now: float) -> Issued: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Ask:
     request: EnrolRequest
@@ -65,7 +73,7 @@ class _Ask:
 class EnrolmentServicer(Servicer):
     """bedplate.v1.Enrolment. Its guard turns a RefusedError into the call's status."""
 
-    def __init__(self, ledger: Ledger, authority: Authority) -> None:
+    def __init__(self, ledger: Ledger, authority: Issuer) -> None:
         self._ledger = ledger
         self._authority = authority
         self._asks: list[_Ask] = []
@@ -177,7 +185,7 @@ class EnrolmentServicer(Servicer):
 class Renewals:
     """Younger certificates for machines that hold a good one."""
 
-    def __init__(self, ledger: Ledger, authority: Authority) -> None:
+    def __init__(self, ledger: Ledger, authority: Issuer) -> None:
         self._ledger = ledger
         self._authority = authority
 
@@ -199,6 +207,8 @@ class Renewals:
             await self._ledger.write([_certified(who, issued, now)])
         except BedplateError as error:
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "STORE", str(error), _retry(STORE_AGAIN_S)) from error
+        if refused := standing(who, self._ledger.world):
+            raise refused  # it was revoked meanwhile: what was issued is worth nothing
         return _credentials(self._ledger, self._authority, who, issued)
 
 
@@ -233,7 +243,7 @@ def _outcome(admission: Admit) -> str:
     return "was let in" if admission.accepted else f"waits for a person: {admission.because}"
 
 
-def _issue(ledger: Ledger, authority: Authority, csr: bytes, who: MachineIdentity, now: float) -> Issued:
+def _issue(ledger: Ledger, authority: Issuer, csr: bytes, who: MachineIdentity, now: float) -> Issued:
     return authority.issue_machine(csr, who, lifetime_s=ledger.settings.config.certificate_days * DAY_S, now=now)
 
 
@@ -241,7 +251,7 @@ def _certified(who: MachineIdentity, issued: Issued, now: float) -> Certified:
     return Certified(who.machine_id, issued.key_sha256, issued.serial_number, issued.not_after, now, who.incarnation)
 
 
-def _credentials(ledger: Ledger, authority: Authority, who: MachineIdentity, issued: Issued) -> Credentials:
+def _credentials(ledger: Ledger, authority: Issuer, who: MachineIdentity, issued: Issued) -> Credentials:
     return Credentials(
         machine_id=who.machine_id,
         incarnation=who.incarnation,

@@ -37,7 +37,8 @@ class Settings:
 
     config: Config
     version: str
-    ca_sha256: bytes
+    ca_sha256: bytes  # of the CA that the server shows: join tokens name it
+    next_ca_sha256: bytes = b""  # of the one that takes its place, while one does
 
     @property
     def silent_after_s(self) -> float:

@@ -41,10 +41,14 @@ def credential(state: Path, name: str, role: str, out: Path, now: float) -> None
 
 def _note(state: Path, method: str, name: str, role: str, serial_number: str, now: float) -> None:  # noqa: PLR0913, PLR0917 - one fact
     made = {"certificates": [{"name": name, "role": role, "serial_number": serial_number}]}
-    after = json.dumps(made, separators=(",", ":"), ensure_ascii=False)
+    note(state, method, "", json.dumps(made, separators=(",", ":"), ensure_ascii=False), now)
+
+
+def note(state: Path, method: str, before: str, after: str, now: float) -> None:
+    """An entry of the audit: JSON of an AuditState before and after."""
     store = Store.open(state / STORE)
     try:
-        store.put_aside(Audited(_user(), ROLE, method, "", "", "", after, now))
+        store.put_aside(Audited(_user(), ROLE, method, "", "", before, after, now))
     finally:
         store.close()
 

@@ -102,6 +102,7 @@ class Authority:
     certificate: x509.Certificate
     key: PrivateKey = field(repr=False)
     others: tuple[x509.Certificate, ...] = ()
+    elder: "Authority | None" = None  # which signs for the server still, as long as not everybody trusts this one
 
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
@@ -115,7 +116,17 @@ class Authority:
     @property
     def sha256(self) -> bytes:
         """The fingerprint by which a join token names this CA."""
-        return hashlib.sha256(self.certificate.public_bytes(serialization.Encoding.DER)).digest()
+        return fingerprint(self.certificate)
+
+    @property
+    def server(self) -> "Authority":
+        """The one whose certificate the server shows."""
+        return self.elder or self
+
+    @property
+    def next_sha256(self) -> bytes:
+        """The fingerprint of the one that will sign for the server; empty where that stays as it is."""
+        return self.sha256 if self.elder else b""
 
     def issue_machine(self, csr_der: bytes, who: MachineIdentity, *, lifetime_s: float, now: float) -> Issued:
         """CsrError where the CSR is none, proves nothing or has a key of a kind that is not taken."""
@@ -141,8 +152,9 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(key.public_key(), "bedplate provisioner", start=now - SERVER_BACKDATED_S)
         alternatives = x509.SubjectAlternativeName([general_name(name) for name in dict.fromkeys(names)])
-        leaf = self._signed(builder, key.public_key(), alternatives, Eku.SERVER_AUTH, now + SERVER_LIFETIME_S)
-        return pem(leaf) + pem(self.certificate), key_pem(key)
+        mine = self.server
+        leaf = mine._signed(builder, key.public_key(), alternatives, Eku.SERVER_AUTH, now + SERVER_LIFETIME_S)  # noqa: SLF001
+        return pem(leaf) + pem(mine.certificate), key_pem(key)
 
     def _client(self, key: PublicKey, name: str, uri: str, *, start: float, end: float) -> Issued:
         alternatives = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
@@ -189,6 +201,15 @@ def authority(key: PrivateKey, *, now: float) -> Authority:
 
 def new_key() -> PrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
+
+
+def fingerprint(certificate: x509.Certificate) -> bytes:
+    return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
+
+
+def key_id(root: x509.Certificate) -> bytes:
+    """By which the certificates that it has signed name it."""
+    return root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
 def csr_key(csr_der: bytes) -> PublicKey:

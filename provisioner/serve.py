@@ -27,14 +27,16 @@ from bedplate.v1 import enrolment_pb2, fleet_pb2, uplink_pb2
 from bedplate.v1.enrolment_pb2_grpc import add_EnrolmentServicer_to_server
 from bedplate.v1.fleet_pb2_grpc import add_FleetServicer_to_server
 from bedplate.v1.uplink_pb2_grpc import add_UplinkServicer_to_server
-from provisioner import credentials, metrics, ports
+from provisioner import metrics, ports
 from provisioner.access import Guard
 from provisioner.config import Config
 from provisioner.enrolment import EnrolmentServicer, Renewals
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Settings
+from provisioner.keyring import Keyring, watch
 from provisioner.notify import beat, notify
 from provisioner.pki import Authority
+from provisioner.roots import Roots
 from provisioner.service import FleetServicer
 from provisioner.store import Policy, Store
 from provisioner.turnstile import Turnstile
@@ -109,52 +111,60 @@ class Running:
 @contextlib.asynccontextmanager
 async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[Running]:
     """The whole provisioner, for as long as the block runs."""
-    authority = credentials.load(config.folder)
+    keyring = Keyring(config.folder, _names(config), time.time)
     store = Store.open(config.folder / "bedplate.db")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
-        fleet, tasks = _fleet(store, config, authority), Tasks()
+        fleet, tasks = _fleet(store, config, keyring), Tasks()
         stack.push_async_callback(_finish, fleet, tasks.start("writer", fleet.keep_writing()))
-        uplink = UplinkServicer(fleet, Renewals(fleet, authority).renew)
+        roots = Roots(fleet, keyring)
+        uplink = UplinkServicer(fleet, roots.renewing(Renewals(fleet, keyring).renew), renewal=roots.renew_within_s)
+        roots.streams = uplink.conversations
         if config.metrics_listen:
             collector = metrics.FleetCollector(fleet, config.silent_after_s, lambda: uplink.streams)
             stack.push_async_callback(asyncio.to_thread, metrics.serve(config.metrics_listen, collector))
-        await _listen(stack, config, fleet, authority, uplink)
+        guard = Guard(lambda: fleet.world, Turnstile(config).passing, fleet.conduct.refuse, roots.trusted)
+        roots.then.append(guard.calls.judge)
+        await _listen(stack, config, fleet, keyring, uplink, guard)
+        stack.push_async_callback(tasks.start("roots", watch(keyring, roots.changed)))
         stack.push_async_callback(tasks.start("tick", fleet.keep_ticking(_teller(say), beat)))
         stack.push_async_callback(tasks.start("prune", prune(store, fleet.now, _policy(config))))
         say(f"serving on {config.listen}, enrolling on {config.enrol_listen}; epoch {fleet.world.epoch}")
         yield Running(fleet, tasks)
 
 
-def _fleet(store: Store, config: Config, authority: Authority) -> Fleet:
+def _fleet(store: Store, config: Config, keyring: Keyring) -> Fleet:
     store.begin_epoch()
     world = store.load(time.time())
     gc.freeze()  # the world is large, lives long and has no cycles: looking for them again and again
     gc.set_threshold(100_000, 50, 100)  # was what made one answer in a hundred ten times slower than the others
-    return Fleet(store, world, Settings(config, version("bedplate"), authority.sha256), time.time)
+    return Fleet(store, world, _settings(config, keyring.now.authority), time.time)
 
 
-async def _listen(
-    stack: contextlib.AsyncExitStack, config: Config, fleet: Fleet, authority: Authority, uplink: UplinkServicer
+def _settings(config: Config, ca: Authority) -> Settings:
+    return Settings(config, version("bedplate"), ca.server.sha256, ca.next_sha256)
+
+
+async def _listen(  # noqa: PLR0913, PLR0917 - the doors
+    stack: contextlib.AsyncExitStack,
+    config: Config,
+    fleet: Fleet,
+    keyring: Keyring,
+    uplink: UplinkServicer,
+    guard: Guard,
 ) -> None:
     ports.make_room(config)
-    names = _names(config)
-    chain, key = authority.issue_server(names, now=time.time())
-    mutual = grpc.ssl_server_credentials([(key, chain)], authority.roots_pem, require_client_auth=True)
-    open_door = grpc.ssl_server_credentials([(key, chain)])
-    turnstile = Turnstile(config)
-    guard = Guard(lambda: fleet.world, turnstile.passing, fleet.conduct.refuse)
     main = grpc.aio.server(interceptors=[guard], options=ports.main(config))
     add_UplinkServicer_to_server(uplink, main)
-    add_FleetServicer_to_server(FleetServicer(fleet, uplink.cut_off), main)
+    add_FleetServicer_to_server(FleetServicer(fleet, uplink.cut_off, judge=guard.calls.judge), main)
     door = grpc.aio.server(interceptors=[guard], options=ports.door(config))
-    add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, authority), door)
+    add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, keyring), door)
     stack.push_async_callback(_stop, uplink, (main, door))
     await _describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
     await _describe(door, enrolment_pb2.DESCRIPTOR)
     for server, address, credential, key_name in (
-        (main, config.listen, mutual, "listen"),
-        (door, config.enrol_listen, open_door, "enrol_listen"),
+        (main, config.listen, keyring.served(mutual=True), "listen"),
+        (door, config.enrol_listen, keyring.served(mutual=False), "enrol_listen"),
     ):
         _bind(server, address, credential, key_name)
         await server.start()

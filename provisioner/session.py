@@ -18,6 +18,7 @@ from bedplate.v1.uplink_pb2 import (
     Hello,
     InventoryBody,
     Problems,
+    RenewSoon,
     SessionRequest,
     SessionResponse,
     WantInventory,
@@ -91,6 +92,8 @@ class Session:
     epoch: int
     peer: str
     interval_s: float = INTERVAL_S
+    issuer: bytes = b""  # of the certificate that it came with
+    renew_within_s: float | None = None  # where it is to have a younger one
     heard_at: float = 0.0
     _open: bool = False
     _run_id: bytes = b""
@@ -196,10 +199,12 @@ class Session:
             peer=self.peer,
             clock_skew_s=round(hello.sent_at.ToNanoseconds() / 1e9 - now, 1) if hello.HasField("sent_at") else 0.0,
             at=now,
+            issuer=self.issuer,
         )
         self._digest = self.known.digest
         named = self._named(hello.inventory_digest) if hello.inventory_digest else []
-        return [Send(SessionResponse(welcome=welcome)), Keep((met,), self._stored), *named]
+        soon = [] if self.renew_within_s is None else [Send(renew_soon(self.renew_within_s))]
+        return [Send(SessionResponse(welcome=welcome)), Keep((met,), self._stored), *named, *soon]
 
     def _named(self, digest: bytes) -> list[Output]:
         """The machine's inventory is the one of this digest."""
@@ -255,6 +260,10 @@ class Session:
         moved = moves(self._told.problems, self._problems.problems)
         self._told = self._problems
         return [Keep((change,), delta.sequence, moved), *named]
+
+
+def renew_soon(within_s: float) -> SessionResponse:
+    return SessionResponse(renew_soon=RenewSoon(within_s=within_s))
 
 
 def _bounded(message: Vitals | Problems, what: str) -> bytes:

@@ -65,9 +65,15 @@ def random_name() -> str:
     return "".join(secrets.choice(LETTERS) for _ in range(8))
 
 
-def encode(minted: Minted, addresses: Sequence[str], ca_sha256: bytes) -> str:
+def encode(minted: Minted, addresses: Sequence[str], ca_sha256: bytes, next_ca_sha256: bytes = b"") -> str:
     """What a person gives to an agent: 'bedplate1.CgoxMjcuMC4w…'."""
-    token = JoinToken(addresses=addresses, ca_sha256=ca_sha256, token_id=minted.token_id, secret=minted.secret)
+    token = JoinToken(
+        addresses=addresses,
+        ca_sha256=ca_sha256,
+        token_id=minted.token_id,
+        secret=minted.secret,
+        next_ca_sha256=next_ca_sha256,
+    )
     body = token.SerializeToString(deterministic=True)
     return PREFIX + base64.urlsafe_b64encode(body + zlib.crc32(body).to_bytes(4, "big")).rstrip(b"=").decode()
 

@@ -6,7 +6,7 @@ Rule: a machine has one stream; a younger one ends the older, whose last facts a
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import grpc
 
@@ -14,7 +14,7 @@ from bedplate.v1.enrolment_pb2 import Credentials
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Problems, RenewRequest, RenewResponse, SessionRequest
 from bedplate.v1.uplink_pb2_grpc import UplinkServicer as Servicer
-from provisioner.access import Caller, caller, standing
+from provisioner.access import Caller, caller, certificate, standing
 from provisioner.conversation import RETRY_S, Context, Conversation
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet
@@ -27,14 +27,18 @@ HELLO_S = 10.0  # a stream on which nobody says hello for so long is nobody's
 STOP_S = 1.5
 Talk = Session  # in the servicer that name is a method's
 Renewer = Callable[[Caller, bytes], Awaitable[Credentials]]
+Renewal = Callable[[Facts, bytes], float | None]  # of a machine by a certificate of that issuer: renew within, seconds
 
 
 class UplinkServicer(Servicer):
     """bedplate.v1.Uplink."""
 
-    def __init__(self, fleet: Fleet, renewer: Renewer, *, hello_s: float = HELLO_S) -> None:
+    def __init__(
+        self, fleet: Fleet, renewer: Renewer, *, hello_s: float = HELLO_S, renewal: Renewal = lambda *_: None
+    ) -> None:
         self._fleet = fleet
         self._renewer = renewer
+        self._renewal = renewal
         self._hello_s = hello_s
         self._conversations: dict[str, Conversation] = {}
         self._stopping = False
@@ -45,12 +49,12 @@ class UplinkServicer(Servicer):
         self, _: AsyncIterator[SessionRequest], context: Context
     ) -> None:
         who = caller(context)
-        task, pace = asyncio.current_task(), self._pace
-        conversation = Conversation(self._fleet, who.machine_id, context, task, pace, who.incarnation)
+        task, pace, issuer = asyncio.current_task(), self._pace, certificate(context).issuer
+        conversation = Conversation(self._fleet, who.machine_id, context, task, pace, who.incarnation, issuer)
         older = self._conversations.get(who.machine_id)
         self._conversations[who.machine_id] = conversation  # before anything is awaited: the next one finds this one
         try:
-            await conversation.run(lambda: self._begin(who, older, context), self._hello_s)
+            await conversation.run(lambda: self._begin(who, older, context, issuer), self._hello_s)
         finally:
             if self._conversations.get(who.machine_id) is conversation:
                 del self._conversations[who.machine_id]
@@ -82,7 +86,11 @@ class UplinkServicer(Servicer):
     def streams(self) -> int:
         return len(self._conversations)
 
-    async def _begin(self, who: Caller, older: Conversation | None, context: Context) -> Talk:
+    @property
+    def conversations(self) -> Mapping[str, Conversation]:
+        return self._conversations
+
+    async def _begin(self, who: Caller, older: Conversation | None, context: Context, issuer: bytes) -> Talk:
         """The session, in the state that the older stream has left: ended, and all that it submitted written."""
         if older and older.task:
             older.cut("a younger stream of the same machine took its place", RETRY_S)
@@ -93,13 +101,16 @@ class UplinkServicer(Servicer):
         world = self._fleet.world
         if refused := standing(MachineIdentity(who.machine_id, who.incarnation), world):
             raise refused  # it was forgotten meanwhile
-        known = await self._fleet.read(self._known, world.machines[who.machine_id])
+        facts = world.machines[who.machine_id]
+        known = await self._fleet.read(self._known, facts)
         return Session(
             known,
             name=f"{world.epoch}-{secrets.token_hex(6)}",
             epoch=world.epoch,
             peer=_address(context.peer()),
             interval_s=self._fleet.settings.config.vitals_interval_s,
+            issuer=issuer,
+            renew_within_s=self._renewal(facts, issuer),
         )
 
     def _known(self, facts: Facts) -> Known:

@@ -17,6 +17,7 @@ from provisioner.changes import (
     Audited,
     Certified,
     Change,
+    CredentialRevoked,
     Forgotten,
     InventoryKept,
     MachineChange,
@@ -38,6 +39,7 @@ __all__ = [
     "Audited",
     "Certified",
     "Change",
+    "CredentialRevoked",
     "Facts",
     "Forgotten",
     "InventoryKept",
@@ -96,6 +98,7 @@ class Facts:
     peer: str = ""
     parted_because: str = ""
     clock_skew_s: float | None = None
+    issuer: bytes = b""  # of the certificate that it last came with: the id of the key that has signed it
     silent_noted: bool = False  # the event that it fell silent was written, and none since that it came back
     revision: int = 0  # of the last change that a person would see in a list
 
@@ -126,16 +129,20 @@ class World:
     tokens: Mapping[str, TokenFacts] = field(default_factory=dict)
     machines_revision: int = 0  # of the last change that a watcher of machines would see
     events_revision: int = 0  # of the last event
+    revoked: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (name, "") or ("", serial number) -> when
 
     def after(self, changes: Iterable[tuple[int, Change]]) -> "World":
         """The world once these came to be, each with the revision that the store gave it, in order."""
         machines, tokens, revision = dict(self.machines), dict(self.tokens), self.revision
         machines_revision, events_revision = self.machines_revision, self.events_revision
+        revoked = self.revoked
         for number, change in changes:
             revision = max(revision, number)
             match change:
                 case TokenMade() | TokenRevoked() | TokenUsed():
                     tokens[change.token_id] = _token(tokens.get(change.token_id), change)
+                case CredentialRevoked():
+                    revoked = {**revoked, (change.name, change.serial_number): change.at}
                 case Noted():
                     events_revision = number
                 case Answered() | Audited():
@@ -144,7 +151,9 @@ class World:
                     facts = machine_after(machines.get(change.machine_id), change, number)
                     machines[change.machine_id] = facts
                     machines_revision = max(machines_revision, facts.revision)
-        return World(self.epoch, self.started_at, revision, machines, tokens, machines_revision, events_revision)
+        return World(
+            self.epoch, self.started_at, revision, machines, tokens, machines_revision, events_revision, revoked
+        )
 
     @property
     def known(self) -> list[Facts]:
@@ -245,6 +254,7 @@ def _met(facts: Facts, change: Met, revision: int) -> Facts:
         peer=change.peer,
         parted_because="",
         clock_skew_s=change.clock_skew_s,
+        issuer=change.issuer,
         last_heard_at=change.at,
         revision=revision,
     )

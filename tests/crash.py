@@ -1,4 +1,5 @@
-"""Runs `nodeagent.keys` once for each moment at which it could be cut off: `crash.py STATE`, the request on stdin.
+"""Runs `nodeagent.keys` once for each moment at which it could be cut off: `crash.py STATE`, the request on stdin; or a
+step of `provisioner ca rotate`: `crash.py STATE TRUST`.
 
 Before the Nth time that it touches a file, it is gone, as if the power was: an audit hook sees each open, rename and
 unlink before it happens. What was left behind after each goes to stdout, as JSON lines.
@@ -10,14 +11,15 @@ import json
 import os
 import shutil
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-
-from nodeagent import keys
 
 TOUCHES = ("open", "os.rename", "os.remove", "os.mkdir")
 
 
-def cut_off_at(count: int, state: str, request: bytes) -> int:
+def cut_off_at(count: int, state: str, work: Callable[[], int]) -> int:
     """In a process of its own; the exit code is 9 where it was cut off, 0 where it came to its end."""
     child = os.fork()
     if child:
@@ -32,13 +34,28 @@ def cut_off_at(count: int, state: str, request: bytes) -> int:
                 os._exit(9)
 
     sys.addaudithook(hook)
+    os._exit(work())
+
+
+def _keys(request: bytes) -> int:
+    from nodeagent import keys  # noqa: PLC0415 - either program alone
+
     sys.stdin = io.TextIOWrapper(io.BytesIO(request))
     sys.stdout = io.TextIOWrapper(io.BytesIO())
-    os._exit(keys.main())
+    return keys.main()
+
+
+def _step(state: Path, name: str) -> int:
+    from provisioner import onroots  # noqa: PLC0415 - either program alone
+    from provisioner.rotation import Step  # noqa: PLC0415
+
+    onroots.take(state, Step[name], time.time())
+    return 0
 
 
 def main() -> None:
     state, request = Path(sys.argv[1]), sys.stdin.buffer.read()
+    work = partial(_step, state, sys.argv[2]) if len(sys.argv) > 2 else partial(_keys, request)
     before = state.with_name("before")
     shutil.copytree(state, before)
     count, code = 0, 9
@@ -46,8 +63,8 @@ def main() -> None:
         count += 1
         shutil.rmtree(state)
         shutil.copytree(before, state)
-        code = cut_off_at(count, str(state), request)
-        left = {path.name: base64.b64encode(path.read_bytes()).decode() for path in state.iterdir()}
+        code = cut_off_at(count, str(state), work)
+        left = {path.name: base64.b64encode(path.read_bytes()).decode() for path in state.iterdir() if path.is_file()}
         sys.stdout.write(json.dumps({"count": count, "code": code, "left": left}) + "\n")
 
 

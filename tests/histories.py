@@ -12,6 +12,7 @@ from provisioner.world import (
     Audited,
     Certified,
     Change,
+    CredentialRevoked,
     Forgotten,
     InventoryKept,
     Met,
@@ -37,7 +38,19 @@ OF_MACHINES = (
     "vitals",
     "silence",
 )
-KINDS = ("asked", *OF_MACHINES, "vitals", "vitals", "noted", "made", "revoked", "used", "answered", "audited")
+KINDS = (
+    "asked",
+    *OF_MACHINES,
+    "vitals",
+    "vitals",
+    "noted",
+    "made",
+    "revoked",
+    "used",
+    "answered",
+    "audited",
+    "taken back",
+)
 TEXTS = st.sampled_from(["", "gpu-01", "späne\n'\"", "0" * 40])
 Draw = tuple[str, int, int, str]
 
@@ -59,7 +72,7 @@ class _Teller:
             self.machines.add(machine_id)
             key = bytes([number]) * 32
             return Asked(machine_id, number, key, b"e" * number, text, text, text, token_id, text, self.at)
-        if kind in ("noted", "answered", "audited"):
+        if kind in ("noted", "answered", "audited", "taken back"):
             return self._aside(kind, machine_id, number, text)
         if kind in ("made", "revoked", "used"):
             return self._token(kind, token_id, number)
@@ -70,6 +83,12 @@ class _Teller:
             return Noted(f"machine.{number}", machine_id, text, text, "provisioner", self.at)
         if kind == "audited":
             return Audited("alice", "admin", text, f"r-{number}", machine_id, text, text, self.at)
+        if kind == "taken back":
+            return (
+                CredentialRevoked("alice", "", self.at)
+                if number % 2
+                else CredentialRevoked("", f"{number:032x}", self.at)
+            )
         return Answered("alice", f"{machine_id}-{number}", text, b"s" * 32, b"r", self.at)
 
     def _token(self, kind: str, token_id: str, number: int) -> Change | None:
@@ -98,7 +117,7 @@ class _Teller:
             case "machine revoked":
                 return Revoked(machine_id, at)
             case "met":
-                return Met(machine_id, f"s-{number}", number, run_id, text, text, text, number - 2.5, at)
+                return Met(machine_id, f"s-{number}", number, run_id, text, text, text, number - 2.5, at, b"k" * number)
             case "parted":
                 return Parted(machine_id, f"s-{number}", text, at)
             case "silence":

@@ -54,6 +54,8 @@ MAY = {
     "Fleet/RekeyMachine": OPERATORS,
     "Fleet/CreateToken": OPERATORS,
     "Fleet/RevokeToken": OPERATORS,
+    "Fleet/ListCredentials": OPERATORS,
+    "Fleet/RevokeCredential": {"admin"},
 }
 WORLD = World(1, NOW, machines={"m-aaaaaaaa": Facts("m-aaaaaaaa", 2, b"key", NOW, accepted_at=NOW)})
 

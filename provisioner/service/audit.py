@@ -21,7 +21,7 @@ from provisioner.service import messages
 from provisioner.service.finding import find
 from provisioner.service.ledger import Ledger
 from provisioner.service.refusals import invalid
-from provisioner.world import Audited, Change, Facts, TokenFacts, World
+from provisioner.world import Audited, Change, CredentialRevoked, Facts, TokenFacts, World
 
 M = TypeVar("M", bound=Message)
 COMPUTED = ("because", "last_heard_at", "revision", "peer")
@@ -39,6 +39,7 @@ def audited(  # noqa: PLR0913, PLR0917 - who, what, which, of whom, and what cam
     before = _part(world, machine_ids, token_ids)
     after = before.after((world.revision, change) for change in changes)
     had, has = _told(before, after, machine_ids, token_ids, ledger)
+    _taken_back(changes, had, has)
     machine_id = next(iter(machine_ids), about if about in world.machines else "")
     return Audited(who.name, who.role, method, request_id, machine_id, _json(had), _json(has), ledger.now())
 
@@ -70,6 +71,16 @@ def _told(
         had.tokens.extend([old] if old else [])
         has.tokens.extend([new] if new else [])
     return had, has
+
+
+def _taken_back(changes: Iterable[Change], had: pb.AuditState, has: pb.AuditState) -> None:
+    for change in changes:
+        if isinstance(change, CredentialRevoked):
+            was = pb.AuditCertificate(name=change.name, serial_number=change.serial_number)
+            now = pb.AuditCertificate(revoked_at=messages.moment(change.at))
+            now.MergeFrom(was)
+            had.certificates.append(was)
+            has.certificates.append(now)
 
 
 def _machine(facts: Facts | None, ledger: Ledger) -> pb.Machine | None:

@@ -17,6 +17,7 @@ from provisioner.store import StoreError
 
 Code = grpc.StatusCode
 STORE_AGAIN_S = 10
+BY = {"machine": "id or host name", "credential": "name"}
 
 
 @contextmanager
@@ -38,8 +39,8 @@ def invalid(field: str, line: str, reason: str = "INVALID_FIELD") -> RefusedErro
 
 
 def not_found(kind: str, name: str) -> RefusedError:
-    """`kind` is "machine" or "token"."""
-    line = f"cannot find {kind} {name!r}: nothing here has that {'id or host name' if kind == 'machine' else 'id'}"
+    """`kind` is "machine", "token" or "credential"."""
+    line = f"cannot find {kind} {name!r}: nothing here has that {BY.get(kind, 'id')}"
     what = details.ResourceInfo(resource_type=f"bedplate.v1.{kind.title()}", resource_name=name, description=line)
     return RefusedError(Code.NOT_FOUND, f"{kind.upper()}_NOT_FOUND", line, what)
 

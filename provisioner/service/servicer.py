@@ -10,7 +10,8 @@ from bedplate.v1.snapshot_pb2 import Inventory
 from bedplate.v1.uplink_pb2 import Problems
 from provisioner.access import Caller, caller
 from provisioner.explain import explain, problem_lines
-from provisioner.service import audit, lists, messages, watching, writes
+from provisioner.issued import ISSUING, Credential, issued
+from provisioner.service import audit, lists, messages, people, watching, writes
 from provisioner.service.finding import find
 from provisioner.service.ledger import Ledger
 from provisioner.service.once import Once, ask
@@ -36,9 +37,11 @@ class FleetServicer(Servicer):
         clashes: writes.Clash = writes.clash,
         *,
         patience_s: float = PATIENCE_S,
+        judge: Callable[[], object] = int,
     ) -> None:
         self._ledger = ledger
         self._patience_s = patience_s
+        self._judge = judge  # who may not go on by now, goes
         self._cut_off = cut_off
         self._clashes = clashes
         self._once = Once(ledger)
@@ -95,6 +98,9 @@ class FleetServicer(Servicer):
     async def ListAudit(self, request: pb.ListAuditRequest, _: Any) -> pb.ListAuditResponse:
         with refusing():
             return await self._ledger.read(audit.listed, self._ledger, request)
+
+    async def ListCredentials(self, request: pb.ListCredentialsRequest, _: Any) -> pb.ListCredentialsResponse:
+        return people.listed(await self._credentials(), request.name)
 
     async def GetStatus(self, _: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         world, who = self._ledger.world, caller(context)
@@ -208,6 +214,25 @@ class FleetServicer(Servicer):
                 lambda: request.token_id,
                 lambda name: writes.revoke_token(self._ledger, who, name),
             )
+
+    async def RevokeCredential(self, request: pb.RevokeCredentialRequest, context: Any) -> pb.RevokeCredentialResponse:
+        who, found = caller(context), await self._credentials()
+        with refusing():
+            what = people.subject(request)
+            response = await self._once.answer(
+                ask(who, "RevokeCredential", request.request_id, request),
+                pb.RevokeCredentialResponse,
+                lambda: what.name or what.serial_number,
+                lambda _: people.revoke(self._ledger, who, what, found),
+            )
+        self._judge()
+        return response
+
+    async def _credentials(self) -> list[Credential]:
+        ledger = self._ledger
+        with refusing():
+            entries = await ledger.read(ledger.store.audit_of, ISSUING)
+        return issued(entries, ledger.world.revoked, ledger.now())
 
     async def _cut(self, machine: pb.Machine, because: str) -> None:
         """A peer that does not read must not hold up the answer; the guard refuses it from now on anyway."""

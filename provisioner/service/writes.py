@@ -128,11 +128,11 @@ def rekey(
     """A token that is for this machine alone, once. Nothing changes for the machine until it comes by it."""
     _enrolled("rekey", facts)
     ttl_s = _ttl_s("rekey machine", request)
-    minted, now, settings = tokens.mint(facts.id), ledger.now(), ledger.settings
+    minted, now = tokens.mint(facts.id), ledger.now()
     made = TokenMade(minted.token_id, minted.secret_sha256, now, now + ttl_s, 1, review=False, created_by=str(who))
     because = f"{who} made join token {made.token_id}: by it the machine may come in again once, with a new key"
     noted = Noted("machine.rekey", facts.id, facts.hostname, because, str(who), now)
-    join_token = tokens.encode(minted, [settings.config.enrol_dial], settings.ca_sha256)
+    join_token = _join_token(minted, ledger)
     token = messages.token(_made(made))
     machine = messages.machine(facts, ledger)
     return pb.RekeyMachineResponse(machine=machine, token=token, join_token=join_token), (made, noted)
@@ -159,15 +159,20 @@ def create_token(
     ttl_s = _ttl_s("create token", request)
     if request.uses_allowed > MOST_USES:
         raise invalid("uses_allowed", f"cannot create token: uses_allowed is more than {MOST_USES}; 0 is any number")
-    minted, now, settings = tokens.mint(), ledger.now(), ledger.settings
+    minted, now = tokens.mint(), ledger.now()
     made = TokenMade(
         minted.token_id, minted.secret_sha256, now, now + ttl_s, request.uses_allowed, request.review, str(who)
     )
     uses = f"for {made.uses_allowed} machines" if made.uses_allowed else "for any number of machines"
     review = ", each to be looked at by a person" if made.review else ""
     noted = Noted("token.created", "", "", f"{who} made join token {made.token_id} {uses}{review}", str(who), now)
-    join_token = tokens.encode(minted, [settings.config.enrol_dial], settings.ca_sha256)
+    join_token = _join_token(minted, ledger)
     return pb.CreateTokenResponse(token=messages.token(_made(made)), join_token=join_token), (made, noted)
+
+
+def _join_token(minted: tokens.Minted, ledger: Ledger) -> str:
+    settings = ledger.settings
+    return tokens.encode(minted, [settings.config.enrol_dial], settings.ca_sha256, settings.next_ca_sha256)
 
 
 def _ttl_s(doing: str, request: pb.CreateTokenRequest | pb.RekeyMachineRequest) -> float:

@@ -82,3 +82,10 @@ def entries_of(  # noqa: PLR0913 - a query, by name
     order = audit.c.sequence.desc() if newest_first else audit.c.sequence
     rows = connection.execute(ENTRIES.where(*wanted).order_by(order).limit(limit))
     return [Entry(*row) for row in rows], head(connection)
+
+
+def by_methods(connection: Connection, methods: Sequence[str]) -> list[Entry]:
+    """All entries of these methods, oldest first: for methods of which there are few."""
+    return [
+        Entry(*row) for row in connection.execute(ENTRIES.where(audit.c.method.in_(methods)).order_by(audit.c.sequence))
+    ]

@@ -8,7 +8,19 @@ from dataclasses import fields
 from sqlalchemy import Connection, func, select
 
 from provisioner.store.rows import Answer, Event, Seen, VitalsRow
-from provisioner.store.schema import answers, counters, events, inventories, machines, seen, token_uses, tokens, vitals
+from provisioner.store.schema import (
+    answers,
+    certificates,
+    counters,
+    events,
+    inventories,
+    machines,
+    revoked_credentials,
+    seen,
+    token_uses,
+    tokens,
+    vitals,
+)
 from provisioner.world import Facts, TokenFacts, World
 
 FACTS = select(*(machines.c[field.name] for field in fields(Facts)))
@@ -29,6 +41,7 @@ def world(connection: Connection, started_at: float) -> World:
         tokens=_tokens(connection),
         machines_revision=max((facts.revision for facts in known.values()), default=0),
         events_revision=max(newest or 0, row.pruned_revision),
+        revoked={(name, serial): at for name, serial, at in connection.execute(select(revoked_credentials))},
     )
 
 
@@ -101,3 +114,15 @@ def answered(connection: Connection, caller: str, request_id: str) -> Answer | N
     statement = select(*columns).where(answers.c.caller == caller, answers.c.request_id == request_id)
     row = connection.execute(statement).first()
     return Answer(*row) if row else None
+
+
+def certified_until(connection: Connection) -> dict[str, float]:
+    """Until when the certificate of each machine lasts that lasts longest, of those that it ever had."""
+    statement = select(certificates.c.machine_id, func.max(certificates.c.not_after))
+    rows = connection.execute(statement.group_by(certificates.c.machine_id))
+    return {row.machine_id: row[1] for row in rows}
+
+
+def is_issued(connection: Connection, serial_number: str) -> bool:
+    statement = select(certificates.c.machine_id).where(certificates.c.serial_number == serial_number)
+    return connection.execute(statement).first() is not None

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from provisioner.world import Facts
 
-HEAD = "0002"  # the migration that these tables are; a test says so
+HEAD = "0004"  # the migration that these tables are; a test says so
 
 metadata = MetaData()
 _KEY = BigInteger().with_variant(Integer(), "sqlite")  # there, the row's own number: no index beside it
@@ -123,6 +123,14 @@ token_uses = Table(
     Column("at", Double, nullable=False),
 )
 
+revoked_credentials = Table(  # of people: all of a name made until then, or one serial number; the other is empty
+    "revoked_credentials",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("serial_number", Text, primary_key=True),
+    Column("at", Double, nullable=False),
+)
+
 answers = Table(
     "answers",
     metadata,
@@ -152,6 +160,7 @@ audit = Table(  # a chain, see provisioner.chain: never changed, never pruned
     Index("audit_by_who", "who", "sequence"),
     Index("audit_by_machine", "machine_id", "sequence"),
     Index("audit_by_age", "at_ns"),
+    Index("audit_by_method", "method", "sequence"),
 )
 
 audit_head = Table(  # one row: the last entry's place and hash

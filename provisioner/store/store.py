@@ -216,3 +216,14 @@ class Store:
             limit=limit,
             newest_first=newest_first,
         )
+
+    def audit_of(self, methods: Sequence[str]) -> list[Entry]:
+        """All entries of these methods, of which there are few: commands on the host."""
+        return self._read(auditing.by_methods, methods)
+
+    def certified_until(self) -> dict[str, float]:
+        return self._read(reading.certified_until)
+
+    def is_issued(self, serial_number: str) -> bool:
+        """Whether a machine got a certificate of this number from us."""
+        return self._read(reading.is_issued, serial_number)

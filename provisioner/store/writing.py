@@ -20,6 +20,7 @@ from provisioner.world import (
     Audited,
     Certified,
     Change,
+    CredentialRevoked,
     Facts,
     Forgotten,
     InventoryKept,
@@ -52,6 +53,7 @@ class Batch:
     events: list[Row] = field(default_factory=list)
     tokens: dict[str, None] = field(default_factory=dict)
     token_uses: list[Row] = field(default_factory=list)
+    revoked: list[Row] = field(default_factory=list)
     answers: list[Row] = field(default_factory=list)
     audit: list[Audited] = field(default_factory=list)
     digests: dict[str, bytes] = field(default_factory=dict)  # of machines whose inventory this batch has changed
@@ -70,6 +72,8 @@ def gather(before: World, numbered: Iterable[tuple[int, Change]]) -> Batch:  # n
                 batch.answers.append(_columns(change, schema.answers))
             case Audited():
                 batch.audit.append(change)
+            case CredentialRevoked():
+                batch.revoked.append(_columns(change, schema.revoked_credentials))
             case TokenMade() | TokenRevoked():
                 batch.tokens[change.token_id] = None
             case TokenUsed():
@@ -126,6 +130,7 @@ def put_down(connection: Connection, batch: Batch, after: World) -> None:
     _many(connection, EVENTS, batch.events)
     _many(connection, TOKENS, [_columns_of_token(after, token_id) for token_id in batch.tokens])
     _many(connection, TOKEN_USES, batch.token_uses)
+    _many(connection, REVOKED, batch.revoked)
     _many(connection, ANSWERS, batch.answers)
     auditing.append(connection, batch.audit)
 
@@ -200,4 +205,5 @@ CERTIFICATES = _upsert(schema.certificates)
 EVENTS = insert(schema.events)
 TOKENS = _upsert(schema.tokens)
 TOKEN_USES = _upsert(schema.token_uses, moves=())
+REVOKED = _upsert(schema.revoked_credentials)
 ANSWERS = _upsert(schema.answers, moves=())

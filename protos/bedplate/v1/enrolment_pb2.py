@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from bedplate.v1 import snapshot_pb2 as bedplate_dot_v1_dot_snapshot__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x65\x64plate/v1/enrolment.proto\x12\x0b\x62\x65\x64plate.v1\x1a\x1a\x62\x65\x64plate/v1/snapshot.proto\"S\n\tJoinToken\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x11\n\tca_sha256\x18\x02 \x01(\x0c\x12\x10\n\x08token_id\x18\x03 \x01(\t\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\"K\n\x08\x45vidence\x12\'\n\x08identity\x18\x01 \x01(\x0b\x32\x15.bedplate.v1.Identity\x12\x16\n\x0epermanent_macs\x18\x02 \x03(\t\"\x83\x01\n\x0c\x45nrolRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\x12\'\n\x08\x65vidence\x18\x04 \x01(\x0b\x32\x15.bedplate.v1.Evidence\x12\x15\n\ragent_version\x18\x05 \x01(\t\"t\n\rEnrolResponse\x12/\n\x0b\x63redentials\x18\x01 \x01(\x0b\x32\x18.bedplate.v1.CredentialsH\x00\x12\'\n\x07pending\x18\x02 \x01(\x0b\x32\x14.bedplate.v1.PendingH\x00\x42\t\n\x07outcome\"y\n\x0b\x43redentials\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\r\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63\x61_pem\x18\x04 \x01(\x0c\x12\x18\n\x10uplink_addresses\x18\x05 \x03(\t\"E\n\x07Pending\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x02 \x01(\t\x12\x15\n\rretry_after_s\x18\x03 \x01(\x01\x32K\n\tEnrolment\x12>\n\x05\x45nrol\x12\x19.bedplate.v1.EnrolRequest\x1a\x1a.bedplate.v1.EnrolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x65\x64plate/v1/enrolment.proto\x12\x0b\x62\x65\x64plate.v1\x1a\x1a\x62\x65\x64plate/v1/snapshot.proto\"k\n\tJoinToken\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x11\n\tca_sha256\x18\x02 \x01(\x0c\x12\x10\n\x08token_id\x18\x03 \x01(\t\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\x16\n\x0enext_ca_sha256\x18\x05 \x01(\x0c\"K\n\x08\x45vidence\x12\'\n\x08identity\x18\x01 \x01(\x0b\x32\x15.bedplate.v1.Identity\x12\x16\n\x0epermanent_macs\x18\x02 \x03(\t\"\x83\x01\n\x0c\x45nrolRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\x12\'\n\x08\x65vidence\x18\x04 \x01(\x0b\x32\x15.bedplate.v1.Evidence\x12\x15\n\ragent_version\x18\x05 \x01(\t\"t\n\rEnrolResponse\x12/\n\x0b\x63redentials\x18\x01 \x01(\x0b\x32\x18.bedplate.v1.CredentialsH\x00\x12\'\n\x07pending\x18\x02 \x01(\x0b\x32\x14.bedplate.v1.PendingH\x00\x42\t\n\x07outcome\"y\n\x0b\x43redentials\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\r\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63\x61_pem\x18\x04 \x01(\x0c\x12\x18\n\x10uplink_addresses\x18\x05 \x03(\t\"E\n\x07Pending\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x02 \x01(\t\x12\x15\n\rretry_after_s\x18\x03 \x01(\x01\x32K\n\tEnrolment\x12>\n\x05\x45nrol\x12\x19.bedplate.v1.EnrolRequest\x1a\x1a.bedplate.v1.EnrolResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bedplate.v1.enrolment_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOINTOKEN']._serialized_start=72
-  _globals['_JOINTOKEN']._serialized_end=155
-  _globals['_EVIDENCE']._serialized_start=157
-  _globals['_EVIDENCE']._serialized_end=232
-  _globals['_ENROLREQUEST']._serialized_start=235
-  _globals['_ENROLREQUEST']._serialized_end=366
-  _globals['_ENROLRESPONSE']._serialized_start=368
-  _globals['_ENROLRESPONSE']._serialized_end=484
-  _globals['_CREDENTIALS']._serialized_start=486
-  _globals['_CREDENTIALS']._serialized_end=607
-  _globals['_PENDING']._serialized_start=609
-  _globals['_PENDING']._serialized_end=678
-  _globals['_ENROLMENT']._serialized_start=680
-  _globals['_ENROLMENT']._serialized_end=755
+  _globals['_JOINTOKEN']._serialized_end=179
+  _globals['_EVIDENCE']._serialized_start=181
+  _globals['_EVIDENCE']._serialized_end=256
+  _globals['_ENROLREQUEST']._serialized_start=259
+  _globals['_ENROLREQUEST']._serialized_end=390
+  _globals['_ENROLRESPONSE']._serialized_start=392
+  _globals['_ENROLRESPONSE']._serialized_end=508
+  _globals['_CREDENTIALS']._serialized_start=510
+  _globals['_CREDENTIALS']._serialized_end=631
+  _globals['_PENDING']._serialized_start=633
+  _globals['_PENDING']._serialized_end=702
+  _globals['_ENROLMENT']._serialized_start=704
+  _globals['_ENROLMENT']._serialized_end=779
 # @@protoc_insertion_point(module_scope)

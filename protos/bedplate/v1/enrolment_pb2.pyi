@@ -29,12 +29,15 @@ class JoinToken(_message.Message):
     CA_SHA256_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    NEXT_CA_SHA256_FIELD_NUMBER: _builtins.int
     ca_sha256: _builtins.bytes
     """SHA-256 of the DER of the CA's certificate: so that the machine knows whom it meets."""
     token_id: _builtins.str
     """The token's public name."""
     secret: _builtins.bytes
     """So that the provisioner knows whom it meets."""
+    next_ca_sha256: _builtins.bytes
+    """SHA-256 of the CA that is taking that one's place, where one is: whoever shows either of them is right."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where to enrol: "provisioner.example:7444"."""
@@ -46,10 +49,11 @@ class JoinToken(_message.Message):
         ca_sha256: _builtins.bytes = ...,
         token_id: _builtins.str = ...,
         secret: _builtins.bytes = ...,
+        next_ca_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "ca_sha256", b"ca_sha256", "secret", b"secret", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "ca_sha256", b"ca_sha256", "next_ca_sha256", b"next_ca_sha256", "secret", b"secret", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,6 +110,16 @@ class FleetStub:
                 request_serializer=bedplate_dot_v1_dot_fleet__pb2.ListAuditRequest.SerializeToString,
                 response_deserializer=bedplate_dot_v1_dot_fleet__pb2.ListAuditResponse.FromString,
                 _registered_method=True)
+        self.ListCredentials = channel.unary_unary(
+                '/bedplate.v1.Fleet/ListCredentials',
+                request_serializer=bedplate_dot_v1_dot_fleet__pb2.ListCredentialsRequest.SerializeToString,
+                response_deserializer=bedplate_dot_v1_dot_fleet__pb2.ListCredentialsResponse.FromString,
+                _registered_method=True)
+        self.RevokeCredential = channel.unary_unary(
+                '/bedplate.v1.Fleet/RevokeCredential',
+                request_serializer=bedplate_dot_v1_dot_fleet__pb2.RevokeCredentialRequest.SerializeToString,
+                response_deserializer=bedplate_dot_v1_dot_fleet__pb2.RevokeCredentialResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/bedplate.v1.Fleet/GetStatus',
                 request_serializer=bedplate_dot_v1_dot_fleet__pb2.GetStatusRequest.SerializeToString,
@@ -226,6 +236,20 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCredentials(self, request, context):
+        """Certificates of people and tools, as they were made on the provisioner's host, without those that are over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeCredential(self, request, context):
+        """Take a certificate of a person or a tool back, at once: open streams by it end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """The provisioner's version, its epoch, and who the caller is to it.
         """
@@ -310,6 +334,16 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.ListAudit,
                     request_deserializer=bedplate_dot_v1_dot_fleet__pb2.ListAuditRequest.FromString,
                     response_serializer=bedplate_dot_v1_dot_fleet__pb2.ListAuditResponse.SerializeToString,
+            ),
+            'ListCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCredentials,
+                    request_deserializer=bedplate_dot_v1_dot_fleet__pb2.ListCredentialsRequest.FromString,
+                    response_serializer=bedplate_dot_v1_dot_fleet__pb2.ListCredentialsResponse.SerializeToString,
+            ),
+            'RevokeCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCredential,
+                    request_deserializer=bedplate_dot_v1_dot_fleet__pb2.RevokeCredentialRequest.FromString,
+                    response_serializer=bedplate_dot_v1_dot_fleet__pb2.RevokeCredentialResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -723,6 +757,60 @@ class Fleet:
             '/bedplate.v1.Fleet/ListAudit',
             bedplate_dot_v1_dot_fleet__pb2.ListAuditRequest.SerializeToString,
             bedplate_dot_v1_dot_fleet__pb2.ListAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedplate.v1.Fleet/ListCredentials',
+            bedplate_dot_v1_dot_fleet__pb2.ListCredentialsRequest.SerializeToString,
+            bedplate_dot_v1_dot_fleet__pb2.ListCredentialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedplate.v1.Fleet/RevokeCredential',
+            bedplate_dot_v1_dot_fleet__pb2.RevokeCredentialRequest.SerializeToString,
+            bedplate_dot_v1_dot_fleet__pb2.RevokeCredentialResponse.FromString,
             options,
             channel_credentials,
             insecure,

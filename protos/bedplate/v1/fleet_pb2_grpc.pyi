@@ -65,6 +65,10 @@ class FleetStub:
     """End a join token. Machines that came in by it stay."""
     ListAudit: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListAuditRequest, _fleet_pb2.ListAuditResponse]
     """Who wrote what, oldest first, a page at a time: a chain of hashes that anybody can verify."""
+    ListCredentials: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListCredentialsRequest, _fleet_pb2.ListCredentialsResponse]
+    """Certificates of people and tools, as they were made on the provisioner's host, without those that are over."""
+    RevokeCredential: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.RevokeCredentialRequest, _fleet_pb2.RevokeCredentialResponse]
+    """Take a certificate of a person or a tool back, at once: open streams by it end."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetStatusRequest, _fleet_pb2.GetStatusResponse]
     """The provisioner's version, its epoch, and who the caller is to it."""
 
@@ -103,6 +107,10 @@ class FleetAsyncStub(FleetStub):
     """End a join token. Machines that came in by it stay."""
     ListAudit: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListAuditRequest, _fleet_pb2.ListAuditResponse]  # type: ignore[assignment]
     """Who wrote what, oldest first, a page at a time: a chain of hashes that anybody can verify."""
+    ListCredentials: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListCredentialsRequest, _fleet_pb2.ListCredentialsResponse]  # type: ignore[assignment]
+    """Certificates of people and tools, as they were made on the provisioner's host, without those that are over."""
+    RevokeCredential: _aio.UnaryUnaryMultiCallable[_fleet_pb2.RevokeCredentialRequest, _fleet_pb2.RevokeCredentialResponse]  # type: ignore[assignment]
+    """Take a certificate of a person or a tool back, at once: open streams by it end."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetStatusRequest, _fleet_pb2.GetStatusResponse]  # type: ignore[assignment]
     """The provisioner's version, its epoch, and who the caller is to it."""
 
@@ -228,6 +236,22 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListAuditResponse, _abc.Awaitable[_fleet_pb2.ListAuditResponse]]:
         """Who wrote what, oldest first, a page at a time: a chain of hashes that anybody can verify."""
+
+    @_abc_1.abstractmethod
+    def ListCredentials(
+        self,
+        request: _fleet_pb2.ListCredentialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListCredentialsResponse, _abc.Awaitable[_fleet_pb2.ListCredentialsResponse]]:
+        """Certificates of people and tools, as they were made on the provisioner's host, without those that are over."""
+
+    @_abc_1.abstractmethod
+    def RevokeCredential(
+        self,
+        request: _fleet_pb2.RevokeCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.RevokeCredentialResponse, _abc.Awaitable[_fleet_pb2.RevokeCredentialResponse]]:
+        """Take a certificate of a person or a tool back, at once: open streams by it end."""
 
     @_abc_1.abstractmethod
     def GetStatus(

@@ -64,6 +64,7 @@ class SessionResponse(_message.Message):
     WANT_INVENTORY_FIELD_NUMBER: _builtins.int
     DESIRED_FIELD_NUMBER: _builtins.int
     DISMISSAL_FIELD_NUMBER: _builtins.int
+    RENEW_SOON_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -74,6 +75,8 @@ class SessionResponse(_message.Message):
     def desired(self) -> Global___Desired: ...
     @_builtins.property
     def dismissal(self) -> Global___Dismissal: ...
+    @_builtins.property
+    def renew_soon(self) -> Global___RenewSoon: ...
     def __init__(
         self,
         *,
@@ -82,12 +85,13 @@ class SessionResponse(_message.Message):
         want_inventory: Global___WantInventory | None = ...,
         desired: Global___Desired | None = ...,
         dismissal: Global___Dismissal | None = ...,
+        renew_soon: Global___RenewSoon | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "desired", b"desired", "dismissal", b"dismissal", "message", b"message", "want_inventory", b"want_inventory", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "desired", b"desired", "dismissal", b"dismissal", "message", b"message", "renew_soon", b"renew_soon", "want_inventory", b"want_inventory", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "desired", b"desired", "dismissal", b"dismissal", "message", b"message", "want_inventory", b"want_inventory", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "desired", b"desired", "dismissal", b"dismissal", "message", b"message", "renew_soon", b"renew_soon", "want_inventory", b"want_inventory", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ack", "want_inventory", "desired", "dismissal"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ack", "want_inventory", "desired", "dismissal", "renew_soon"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -418,6 +422,30 @@ class Dismissal(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after_s) -> _WhichOneofReturnType__retry_after_s | None: ...
 
 Global___Dismissal: _TypeAlias = Dismissal  # noqa: Y015
+
+@_typing.final
+class RenewSoon(_message.Message):
+    """The roots that are trusted have changed: ask for a younger certificate, with which they come, without waiting for the
+    time. Comes after the welcome.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHIN_S_FIELD_NUMBER: _builtins.int
+    within_s: _builtins.float
+    """Seconds. Each agent chooses its own moment within them, so that they do not all come at once."""
+    def __init__(
+        self,
+        *,
+        within_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["within_s", b"within_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewSoon: _TypeAlias = RenewSoon  # noqa: Y015
 
 @_typing.final
 class RenewRequest(_message.Message):

@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, str] = {
     "events": "List what happened.",
     "audit": "List who wrote what, and verify that nobody changed it since.",
     "token": "Make, list and revoke join tokens.",
+    "credential": "List certificates of people and tools, and take them back.",
     "context": "Choose which provisioner to talk to.",
     "status": "Show the provisioner, and who you are to it.",
     "simulate": "Run made-up machines against the provisioner.",

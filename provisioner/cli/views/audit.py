@@ -17,7 +17,7 @@ COLUMNS = (
 )
 CHANGE = Column("CHANGE", at_most=0)
 LEAST_CHANGE = 24
-KEYS = {"machines": "machine_id", "tokens": "token_id", "certificates": "name"}
+KEYS = {"machines": "machine_id", "tokens": "token_id", "certificates": "name", "roots": "sha256"}
 States = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
@@ -74,4 +74,4 @@ def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]
 def _word(value: object) -> str:
     """'PHASE_PENDING' -> 'pending'"""
     text = str(value)
-    return text.removeprefix("PHASE_").lower() if text.startswith("PHASE_") else text
+    return text.removeprefix("PHASE_").lower() if text.startswith(("PHASE_", "True")) else text

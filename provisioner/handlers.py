@@ -1,0 +1,80 @@
+"""Puts a door before the handlers of a gRPC server: one that is entered for as long as the call runs."""
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from provisioner.refusal import RefusedError
+
+Behaviour = Callable[[Any, Any], Any]
+Check = Callable[[Any], AbstractAsyncContextManager[None]]  # for as long as the call runs
+
+
+class Undecodable:
+    """Stands where a message would, had it been one."""
+
+
+UNDECODABLE: Final = Undecodable()
+
+
+def _decoding(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """What cannot be decoded is the peer's fault, and no error of ours with a page of the log for each."""
+    if deserializer is None:
+        return None
+
+    def decoded(octets: bytes) -> Any:
+        try:
+            return deserializer(octets)
+        except DecodeError:
+            return UNDECODABLE
+
+    return decoded
+
+
+def _whole(request: Any) -> None:
+    if request is UNDECODABLE:
+        line = "cannot read the request: it is no message of this method; see docs/api.md"
+        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE", line)
+
+
+def guarded(handler: Any, check: Check) -> Any:
+    serializers = {
+        "request_deserializer": _decoding(handler.request_deserializer),
+        "response_serializer": handler.response_serializer,
+    }
+    match handler.request_streaming, handler.response_streaming:
+        case False, False:
+            return grpc.unary_unary_rpc_method_handler(_one(handler.unary_unary, check), **serializers)
+        case False, True:
+            return grpc.unary_stream_rpc_method_handler(_many(handler.unary_stream, check), **serializers)
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary, check), **serializers)
+        case _:
+            return grpc.stream_stream_rpc_method_handler(_many(handler.stream_stream, check), **serializers)
+
+
+def _one(behaviour: Behaviour, check: Check) -> Behaviour:
+    async def inside(request: Any, context: Any) -> Any:
+        async with check(context):
+            _whole(request)
+            return await behaviour(request, context)
+
+    return inside
+
+
+def _many(behaviour: Behaviour, check: Check) -> Behaviour:
+    """The server tells generators from those that write by looking at the function: so there is a wrapper for each."""
+    if not inspect.isasyncgenfunction(behaviour):
+        return _one(behaviour, check)
+
+    async def inside(request: Any, context: Any) -> AsyncIterator[Any]:
+        async with check(context):
+            _whole(request)
+            async for response in behaviour(request, context):
+                yield response
+
+    return inside

@@ -1,0 +1,81 @@
+"""What follows from the roots that are trusted now: who is to renew, what join tokens name, who is out.
+
+Rule 1: a machine is to have a certificate of the root that signs now, and all roots that are trusted now, and no other.
+        Its proof is the certificate that it comes with: key, certificate and roots are one file of the agent's.
+Rule 2: nobody is told to come at once: the time that machines may take grows with their number.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from bedplate.v1.enrolment_pb2 import Credentials
+from bedplate.v1.uplink_pb2 import SessionResponse
+from provisioner.access import Caller
+from provisioner.fleet import Fleet
+from provisioner.keyring import Keyring
+from provisioner.session import Session, renew_soon
+from provisioner.world import Facts
+
+RENEWALS_A_SECOND = 20.0
+LEAST_S = 2.0
+REDIAL_S = 3.0  # from a younger certificate until it is to be shown: the agent keeps it first
+Renewer = Callable[[Caller, bytes], Awaitable[Credentials]]
+
+
+class Stream(Protocol):
+    """Of a machine: what is needed of its conversation here."""
+
+    @property
+    def issuer(self) -> bytes: ...
+    @property
+    def session(self) -> Session | None: ...
+    def cut(self, because: str, retry_after_s: float, /) -> None: ...
+    def spawn(self, work: Coroutine[None, None, None], /) -> None: ...
+    def send(self, message: SessionResponse, /) -> Coroutine[None, None, None]: ...
+
+
+class Roots:
+    """`then` is called after each change: by then everybody who asks gets the new answers."""
+
+    def __init__(self, fleet: Fleet, keyring: Keyring) -> None:
+        self.then: list[Callable[[], object]] = []
+        self.streams: Mapping[str, Stream] = {}
+        self._fleet = fleet
+        self._keyring = keyring
+
+    def trusted(self) -> frozenset[bytes]:
+        return self._keyring.now.trusted
+
+    def renew_within_s(self, facts: Facts, issuer: bytes) -> float | None:
+        """In how many seconds this machine, by a certificate of this issuer, is to renew; None: when it is time."""
+        ring = self._keyring.now
+        if issuer == ring.signer and (facts.certified_at or 0.0) >= ring.changed_at:
+            return None
+        return max(LEAST_S, len(self._fleet.world.machines) / RENEWALS_A_SECOND)
+
+    def renewing(self, renew: Renewer) -> Renewer:
+        """As `renew`; and where a stream stands by a certificate of another root, it is begun anew by the younger."""
+
+        async def renewed(who: Caller, csr: bytes) -> Credentials:
+            credentials = await renew(who, csr)
+            stream = self.streams.get(who.machine_id)
+            if stream is not None and stream.issuer != self._keyring.now.signer:
+                asyncio.get_running_loop().call_later(
+                    REDIAL_S, stream.cut, "it is to come with its new certificate", 1.0
+                )
+            return credentials
+
+        return renewed
+
+    def changed(self) -> None:
+        ca = self._keyring.now.authority
+        self._fleet.settings = replace(self._fleet.settings, ca_sha256=ca.server.sha256, next_ca_sha256=ca.next_sha256)
+        for each in self.then:
+            each()
+        for machine_id, stream in list(self.streams.items()):
+            facts = self._fleet.world.machines.get(machine_id)
+            within_s = self.renew_within_s(facts, stream.issuer) if facts else None
+            if within_s is not None and stream.session and stream.session.heard_at:
+                stream.spawn(stream.send(renew_soon(within_s)))

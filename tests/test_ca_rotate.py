@@ -1,0 +1,111 @@
+"""One root takes another's place under running programs: `provisioner ca rotate`, and no machine is lost."""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import BIN, Program, Site, agent, site, until
+
+MACHINES = Path(__file__).resolve().parent / "machines"
+
+
+@dataclass
+class Yard:
+    """A site whose root is to change, with its machines."""
+
+    place: Site
+    provisioner: Program
+
+    def ca(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "provisioner"), "--config", str(self.place.config), "ca", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+        )
+
+    def go_on(self, *arguments: str) -> None:
+        done = self.ca("rotate", "--yes", *arguments)
+        assert done.returncode == 0, done.stderr
+
+    def came(self) -> str:
+        """'1 of 2'"""
+        return self.ca("show").stdout.split(" machines came")[0].splitlines()[-1]
+
+    def new_credential(self, name: str, role: str) -> None:
+        """Made on the host, and used from then on."""
+        folder = self.place.folder / f"{name}-anew"
+        made = [str(BIN / "provisioner"), "--config", str(self.place.config), "credential", name]
+        subprocess.run([*made, "--role", role, "--out", str(folder)], check=True, capture_output=True, timeout=60)
+        address = f"127.0.0.1:{self.place.port}"
+        self.place.bedplate("context", "add", name, "--address", address, "--credentials", str(folder), "--use")
+
+    def machine(self, product: str) -> dict[str, Any]:
+        (found,) = [one for one in self.place.machines() if product in one["product"]]
+        return found
+
+    def present(self) -> bool:
+        return all(one["phase"] == "PHASE_PRESENT" for one in self.place.machines())
+
+    def token(self, name: str, *arguments: str) -> Path:
+        path = self.place.folder / name
+        path.touch(mode=0o600)
+        path.write_text(self.place.bedplate("token", "create", *arguments).stdout)
+        return path
+
+
+@contextlib.contextmanager
+def yard(folder: Path, **settings: object) -> Iterator[Yard]:
+    place = site(folder, silent_after_s=5, **settings)
+    with place.run() as provisioner:
+        provisioner.wait_for("READY=1")
+        yield Yard(place, provisioner)
+
+
+def connected(program: Program) -> None:
+    program.wait_for("STATUS=connected to")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_rotation_from_start_to_end_loses_no_machine_not_one_that_is_off_and_none_that_comes_meanwhile(
+    tmp_path: Path,
+) -> None:
+    with yard(tmp_path) as here, contextlib.ExitStack() as agents:
+        old_token = here.token("old-token", "--uses", "3")
+        connected(agents.enter_context(agent(tmp_path / "on", old_token, root=MACHINES / "h100")))
+        with agent(tmp_path / "off", old_token, root=MACHINES / "dgx2") as off:
+            connected(off)
+        before = {one["machine_id"]: one["incarnation"] for one in here.place.machines()}
+        here.go_on()
+        until(lambda: here.came() == "1 of 2")
+        refused = here.ca("rotate", "--yes")
+        assert refused.returncode == 1
+        assert "1 of 2 machines came with a certificate of the new root; not yet: " in refused.stderr
+        assert all(word in refused.stderr for word in ("dgx2 (m-", "admin (admin)", "join token t-"))
+
+        connected(agents.enter_context(agent(tmp_path / "new", old_token, root=MACHINES / "vm")))
+        both = here.token("both", "--uses", "1")
+        here.new_credential("ada", "admin")
+        here.place.bedplate("credential", "revoke", "admin", "--yes")
+        agents.enter_context(agent(tmp_path / "off", None, root=MACHINES / "dgx2"))
+        until(lambda: here.came() == "3 of 3")
+        here.go_on()
+        until(lambda: here.place.bedplate("status", check=False).returncode == 0)
+        assert here.present()
+
+        here.go_on()
+        until(lambda: "1 root is trusted" in here.provisioner.text())
+        until(here.present)
+        assert before.items() <= {one["machine_id"]: one["incarnation"] for one in here.place.machines()}.items()
+        steps = [entry for entry in audit(here.place) if entry["method"] == "provisioner ca rotate"]
+        assert [len(json.loads(entry["after"])["roots"]) for entry in steps] == [2, 2, 1]
+        assert both.exists()
+
+
+def audit(place: Site) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in place.bedplate("audit", "-o", "jsonl").stdout.splitlines()]
