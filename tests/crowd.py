@@ -43,8 +43,12 @@ class Crowd:
 
     def machine(self, name: str) -> Any:
         """The uplink as this machine calls it."""
+        return UplinkStub(self._dial(self.config.listen, *self.certificate(name)))
+
+    def certificate(self, name: str) -> tuple[bytes, bytes]:
+        """Of this machine, PEM: its key and that. All have one key: to make more takes longer than what is tested."""
         issued = self.ca.issue_machine(self._csr, MachineIdentity(name, 1), lifetime_s=3600, now=time.time())
-        return UplinkStub(self._dial(self.config.listen, key_pem(self._key), issued.certificate_pem))
+        return key_pem(self._key), issued.certificate_pem
 
     def person(self, name: str = "alice", role: str = "admin", options: Options = ()) -> Any:
         chain, key = self.ca.issue_person(PersonIdentity(name, Role(role)), now=time.time())
