@@ -1,10 +1,13 @@
-"""Generates what the protos imply: the Python beside them and the reference in docs/api.md. `make protos` runs it.
+"""Generates what the protos imply: the Python beside them and the reference in docs/api.md; and the schema of events.
+
+`make protos` runs it.
 
 Rule 1: what is generated is committed, so that nobody needs a compiler to read, install or type-check.
 Rule 2: the same protos give the same bytes, so that a test can say whether the committed files are current.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -14,18 +17,21 @@ from pathlib import Path
 import document
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from provisioner import cloudevents
+
 PROTOS = Path(__file__).resolve().parent
 GENERATORS = ("python_out=", "grpc_python_out=", "mypy_out=quiet:", "mypy_grpc_out=quiet:")
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="Generate Python and docs/api.md from the protos.")
+    arguments = argparse.ArgumentParser(description="Generate Python, docs/api.md and docs/events.schema.json.")
     arguments.add_argument("--into", type=Path, default=PROTOS.parent, help="write below this folder instead")
     into = arguments.parse_args().into
     (into / "protos").mkdir(parents=True, exist_ok=True)
     (into / "docs").mkdir(parents=True, exist_ok=True)
     _protoc(*(f"--{generator}{into / 'protos'}" for generator in GENERATORS))
     (into / "docs/api.md").write_text(document.api(_described(), PROTOS.parent))
+    (into / "docs/events.schema.json").write_text(json.dumps(cloudevents.schema(), indent=2) + "\n")
 
 
 def _described() -> FileDescriptorSet:

@@ -131,6 +131,7 @@ class Noted:
     because: str
     actor: str
     at: float
+    count: int = 0  # for how many changes it stands, where that is more than one
 
 
 @dataclass(frozen=True, slots=True)

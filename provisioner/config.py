@@ -8,6 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,6 +18,37 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=3650)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A broker that events go to. Files are read anew at each connection."""
+
+    host: str = ""  # empty: no broker
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
+    tls: bool = True
+    ca_file: str = ""  # empty: the CAs that the system trusts
+    certificate_file: str = ""
+    key_file: str = ""
+    username: str = ""
+    password_file: str = ""
+    client_id: str = ""  # empty: one of the fleet's own
+    topic: str = "bedplate"  # in front of all topics
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
+    from_oldest: bool = False  # a broker that is new gets the events that are kept, too
+
+
+class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An address that events are posted to. Files are read anew at each attempt."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+    url: str
+    secret_file: str
+    kinds: tuple[str, ...] = ()  # only kinds that begin so; empty: all
+    ca_file: str = ""  # empty: the CAs that the system trusts
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+    insecure: bool = False  # allows http to another host
+    from_oldest: bool = False
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +79,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     event_days: Days = 90.0
     log: str = "auto"  # journal | stderr | auto
     log_level: str = "info"
+    event_source: str = ""  # of CloudEvents; empty: a name that the store was made with
+    mqtt: Mqtt = Mqtt()
+    webhook: tuple[Webhook, ...] = ()
 
     @property
     def dial(self) -> str:
@@ -88,12 +123,42 @@ def checked(config: Config) -> Config:
         raise ValueError(f"log is {config.log!r}, and must be journal, stderr or auto")
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"log_level is {config.log_level!r}, and must be debug, info, warning or error")
+    _check_mqtt(config.mqtt)
+    for webhook in config.webhook:
+        _check_webhook(webhook)
+    names = [webhook.name for webhook in config.webhook]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two webhooks have the name {twice[0]!r}")
     return config
+
+
+def _check_mqtt(mqtt: Mqtt) -> None:
+    if not mqtt.topic or set(mqtt.topic) & set("+#\0") or mqtt.topic.strip("/") != mqtt.topic or mqtt.topic[0] == "$":
+        raise ValueError(f"mqtt.topic is {mqtt.topic!r}, and must be a topic without + and #, as 'bedplate'")
+    if bool(mqtt.certificate_file) != bool(mqtt.key_file):
+        raise ValueError("mqtt.certificate_file and mqtt.key_file belong together")
+    if mqtt.password_file and not mqtt.username:
+        raise ValueError("mqtt.password_file needs mqtt.username")
+    if not mqtt.tls and mqtt.password_file and mqtt.host not in LOOPBACK:
+        raise ValueError("mqtt.tls is false: a password would travel in the clear; leave TLS on")
+
+
+def _check_webhook(webhook: Webhook) -> None:
+    url = urlsplit(webhook.url)
+    which = f"url of webhook {webhook.name!r} is {webhook.url!r}"
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(f"{which}, and must be https://HOST/PATH")
+    if url.username or url.password:
+        raise ValueError(f"url of webhook {webhook.name!r} holds a password: what is posted is signed, it needs none")
+    if url.scheme == "http" and not webhook.insecure and url.hostname not in LOOPBACK:
+        raise ValueError(f"{which}, and must be https; insecure = true allows http")
 
 
 def _named(message: str) -> str:
     """'Object contains unknown field `silent_after`' -> 'unknown key "silent_after"; did you mean "silent_after_s"?'"""
-    if unknown := re.match(r"Object contains unknown field `([^`]*)`", message):
-        near = difflib.get_close_matches(unknown[1], Config.__struct_fields__, n=1)
-        return f'unknown key "{unknown[1]}"' + (f'; did you mean "{near[0]}"?' if near else "")
+    if unknown := re.match(r"Object contains unknown field `([^`]*)`(?: - at `\$\.(\w+))?", message):
+        table = {"mqtt": Mqtt, "webhook": Webhook}.get(unknown[2] or "", Config)
+        near = difflib.get_close_matches(unknown[1], table.__struct_fields__, n=1)
+        key = f"{unknown[2]}.{unknown[1]}" if unknown[2] else unknown[1]
+        return f'unknown key "{key}"' + (f'; did you mean "{near[0]}"?' if near else "")
     return re.sub(r" - at `\$\.([^`]*)`", r" for \1", message)

@@ -69,11 +69,11 @@ class Flaps:
                 if flapped and not again:
                     continue
                 because = f"{course.line}: came and went, {course.count} changes within {WINDOW_S / 60:g} min"
-                noted.append(_noted(FLAPPING, facts.id, facts.hostname, because, now))
+                noted.append(_noted(FLAPPING, facts.id, facts.hostname, because, course.count, now=now))
             else:
                 told[APPEARED if there else CLEARED].append(_told(problem, there=there))
         for kind, lines in told.items():
-            noted += [_noted(kind, facts.id, facts.hostname, because, now) for because in _gathered(lines)]
+            noted += [_noted(kind, facts.id, facts.hostname, *one, now=now) for one in _gathered(lines)]
         return noted
 
     def settled(self, now: float) -> list[Noted]:
@@ -84,7 +84,8 @@ class Flaps:
                 because = (
                     f"{course.line}: it is {'there' if course.there else 'gone'} now, after {course.count} changes"
                 )
-                noted.append(_noted(APPEARED if course.there else CLEARED, key[0], course.hostname, because, now))
+                kind = APPEARED if course.there else CLEARED
+                noted.append(_noted(kind, key[0], course.hostname, because, course.count, now=now))
         return noted
 
     def forget(self, now: float) -> None:
@@ -118,11 +119,12 @@ def _told(problem: Problem, *, there: bool) -> str:
     return f"{_line(problem)}: {problem.detail[:300]}" if there and problem.detail else _line(problem)
 
 
-def _gathered(lines: Sequence[str]) -> list[str]:
+def _gathered(lines: Sequence[str]) -> list[tuple[str, int]]:
+    """Sentences, each with how many changes it stands for where it is more than one."""
     if len(lines) <= NAMED:
-        return list(lines)
-    return [f"{len(lines)} problems: {'; '.join(lines[:NAMED])}; and {len(lines) - NAMED} more"]
+        return [(line, 0) for line in lines]
+    return [(f"{len(lines)} problems: {'; '.join(lines[:NAMED])}; and {len(lines) - NAMED} more", len(lines))]
 
 
-def _noted(kind: str, machine_id: str, hostname: str, because: str, now: float) -> Noted:
-    return Noted(kind, machine_id, hostname, because, f"machine {machine_id}", now)
+def _noted(kind: str, machine_id: str, hostname: str, because: str, count: int, *, now: float) -> Noted:  # noqa: PLR0913 - the fields of an event
+    return Noted(kind, machine_id, hostname, because, f"machine {machine_id}", now, count)

@@ -1,7 +1,7 @@
 """What the provisioner counts, for Prometheus: read off the world when it is scraped, so that nothing can drift."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -15,6 +15,13 @@ from provisioner.errors import BedplateError
 from provisioner.phase import phase
 from provisioner.world import World
 
+SINKS = {
+    "working": "1 where the last attempt to deliver events went through",
+    "backlog": "Events that the sink has not confirmed yet",
+    "revision": "The sink has confirmed all events up to this revision",
+    "lost": "Events that were dropped before the sink had them",
+}
+
 
 class Fleet(Protocol):
     @property
@@ -25,8 +32,30 @@ class Fleet(Protocol):
     def conduct(self) -> Conduct: ...
 
 
+class Standing(Protocol):
+    """How a sink of events stands."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def backlog(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def working(self) -> bool: ...
+
+
 class FleetCollector(Collector):
-    def __init__(self, fleet: Fleet, silent_after_s: float, streams: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        silent_after_s: float,
+        streams: Callable[[], int],
+        sinks: Callable[[], Sequence[Standing]] = tuple,
+    ) -> None:
+        self._sinks = sinks
         self._fleet = fleet
         self._silent_after_s = silent_after_s
         self._streams = streams
@@ -49,6 +78,15 @@ class FleetCollector(Collector):
             "bedplate_clock_skew_seconds_max", "The largest distance of a machine's clock", value=max(skews, default=0)
         )
         yield from _conduct(self._fleet.conduct)
+        yield from self._outbox()
+
+    def _outbox(self) -> Iterator[Metric]:
+        standing = self._sinks()
+        for name, about in SINKS.items():
+            gauge = GaugeMetricFamily(f"bedplate_sink_{name}", about, labels=["sink"])
+            for one in standing:
+                gauge.add_metric([one.name], float(getattr(one, name)))
+            yield gauge
 
 
 def _conduct(conduct: Conduct) -> Iterator[Metric]:

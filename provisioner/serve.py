@@ -35,6 +35,7 @@ from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Settings
 from provisioner.keyring import Keyring, watch
 from provisioner.notify import beat, notify
+from provisioner.outbox import Outbox, configured
 from provisioner.pki import Authority
 from provisioner.roots import Roots
 from provisioner.service import FleetServicer
@@ -120,15 +121,18 @@ async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[R
         roots = Roots(fleet, keyring)
         uplink = UplinkServicer(fleet, roots.renewing(Renewals(fleet, keyring).renew), renewal=roots.renew_within_s)
         roots.streams = uplink.conversations
+        outbox = await Outbox.opened(fleet, configured(config, fleet, fleet.settings.version))
         if config.metrics_listen:
-            collector = metrics.FleetCollector(fleet, config.silent_after_s, lambda: uplink.streams)
+            collector = metrics.FleetCollector(fleet, config.silent_after_s, lambda: uplink.streams, outbox.standing)
             stack.push_async_callback(asyncio.to_thread, metrics.serve(config.metrics_listen, collector))
         guard = Guard(lambda: fleet.world, Turnstile(config).passing, fleet.conduct.refuse, roots.trusted)
         roots.then.append(guard.calls.judge)
-        await _listen(stack, config, fleet, keyring, uplink, guard)
+        people = FleetServicer(fleet, uplink.cut_off, judge=guard.calls.judge, sinks=outbox.standing)
+        await _listen(stack, config, fleet, keyring, uplink, guard, people)
         stack.push_async_callback(tasks.start("roots", watch(keyring, roots.changed)))
         stack.push_async_callback(tasks.start("tick", fleet.keep_ticking(_teller(say), beat)))
         stack.push_async_callback(tasks.start("prune", prune(store, fleet.now, _policy(config))))
+        stack.push_async_callback(_end_delivering, outbox, [tasks.start(name, work) for name, work in outbox.works()])
         say(f"serving on {config.listen}, enrolling on {config.enrol_listen}; epoch {fleet.world.epoch}")
         yield Running(fleet, tasks)
 
@@ -145,6 +149,11 @@ def _settings(config: Config, ca: Authority) -> Settings:
     return Settings(config, version("bedplate"), ca.server.sha256, ca.next_sha256)
 
 
+async def _end_delivering(outbox: Outbox, ends: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    await asyncio.gather(*(end() for end in ends))
+    await outbox.note()
+
+
 async def _listen(  # noqa: PLR0913, PLR0917 - the doors
     stack: contextlib.AsyncExitStack,
     config: Config,
@@ -152,11 +161,12 @@ async def _listen(  # noqa: PLR0913, PLR0917 - the doors
     keyring: Keyring,
     uplink: UplinkServicer,
     guard: Guard,
+    people: FleetServicer,
 ) -> None:
     ports.make_room(config)
     main = grpc.aio.server(interceptors=[guard], options=ports.main(config))
     add_UplinkServicer_to_server(uplink, main)
-    add_FleetServicer_to_server(FleetServicer(fleet, uplink.cut_off, judge=guard.calls.judge), main)
+    add_FleetServicer_to_server(people, main)
     door = grpc.aio.server(interceptors=[guard], options=ports.door(config))
     add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, keyring), door)
     stack.push_async_callback(_stop, uplink, (main, door))
@@ -215,6 +225,7 @@ def _policy(config: Config) -> Policy:
         inventories=config.inventories_kept,
         inventory_s=config.inventory_days * DAY_S,
         event_s=config.event_days * DAY_S,
+        undelivered_s=config.event_days * DAY_S,
     )
 
 
@@ -229,7 +240,9 @@ async def prune(
     await asyncio.sleep(first_s)
     while True:
         try:
-            await asyncio.to_thread(store.prune, clock(), policy)
+            pruned = await asyncio.to_thread(store.prune, clock(), policy)
+            for name, count in pruned.lost.items():
+                LOG.error("%d events were dropped before %s had them: they are older than it may be away", count, name)
         except BedplateError as error:
             LOG.error("%s; nothing old was dropped, and it is tried again in %d min", error, every_s // 60)
         await asyncio.sleep(every_s)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Served:
     ca: Authority
     cut: list[tuple[str, str]]
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+    sinks: Callable[[], Sequence[Any]] = tuple  # how those stand that events go to
 
     def stub(self, name: str = "alice", role: str = "admin", options: Options = ()) -> Any:
         """What a person of that name and role calls with."""
@@ -65,6 +66,7 @@ async def served(folder: Path, changes: Sequence[Change] = (), **settings: Any) 
         cut.append((machine_id, because))
 
     server = grpc.aio.server(interceptors=[Guard(lambda: fleet.world, refused=fleet.conduct.refuse)])
+    settings = {"sinks": lambda: [*made.sinks()], **settings}
     add_FleetServicer_to_server(FleetServicer(fleet, cut_off, **settings), server)
     chain, key = ca.issue_server(["127.0.0.1"], now=time.time())
     credentials = grpc.ssl_server_credentials([(key, chain)], ca.roots_pem, require_client_auth=True)

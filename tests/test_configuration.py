@@ -9,7 +9,9 @@ import pytest
 from nodeagent.config import FIXED
 from nodeagent.config import Config as AgentConfig
 from provisioner.config import Config as ProvisionerConfig
+from provisioner.config import Mqtt
 
+TABLES = ("mqtt", "webhook")
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 
 
@@ -18,17 +20,39 @@ def _toml(value: object) -> str:
     match value:
         case str():
             return f'"{value}"'
+        case bool():
+            return str(value).lower()
         case tuple():
             return f"[{', '.join(_toml(entry) for entry in value)}]"
         case _:
             return str(value)
 
 
-@pytest.mark.parametrize(("program", "config"), [("nodeagent", AgentConfig()), ("provisioner", ProvisionerConfig())])
-def test_each_key_of_a_configuration_is_documented_with_its_default(program: str, config: msgspec.Struct) -> None:
-    part = next(part for part in PAGE.read_text().split("\n## ") if part.startswith(f"{program}:"))
-    documented = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", part, re.MULTILINE))
-    assert documented == {key: _toml(getattr(config, key)) for key in config.__struct_fields__}
+def _parts() -> dict[str, dict[str, str]]:
+    """'provisioner' or 'provisioner: [mqtt]', and its keys with their defaults."""
+    found = {}
+    for part in re.split(r"\n##+ ", PAGE.read_text())[1:]:
+        title = part.splitlines()[0].partition(": /")[0]
+        found[title] = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", part, re.MULTILINE))
+    return found
+
+
+def _defaults(config: msgspec.Struct) -> dict[str, str]:
+    """Of what stands in no table of its own."""
+    values = {key: getattr(config, key) for key in config.__struct_fields__}
+    return {key: _toml(value) for key, value in values.items() if key not in TABLES}
+
+
+@pytest.mark.parametrize(
+    ("title", "config"),
+    [
+        ("nodeagent", AgentConfig()),
+        ("provisioner", ProvisionerConfig()),
+        ("provisioner: [mqtt]", Mqtt()),
+    ],
+)
+def test_each_key_of_a_configuration_is_documented_with_its_default(title: str, config: msgspec.Struct) -> None:
+    assert _parts()[title] == _defaults(config)
 
 
 def test_keys_that_need_a_restart_are_marked_as_such() -> None:

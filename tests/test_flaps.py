@@ -49,6 +49,7 @@ def test_a_flap_that_settles_ends_with_its_count_and_how_it_stands() -> None:
     assert flaps.settled(last + WINDOW_S - 1) == []
     (event,) = flaps.settled(last + WINDOW_S)
     assert (event.kind, event.because) == (CLEARED, "gpus 0000:53:00.0 (lost): it is gone now, after 1000 changes")
+    assert event.count == 1000, "for programs too"
     assert flaps.settled(last + WINDOW_S) == [event], "until it is stored"
     flaps.forget(last + WINDOW_S)
     assert flaps.settled(last + 2 * WINDOW_S) == []

@@ -1,5 +1,7 @@
 """From facts to the messages that people and tools get. Pure; the phase is computed here, whenever somebody asks."""
 
+from typing import Protocol
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bedplate.v1 import fleet_pb2
@@ -70,6 +72,36 @@ def event(kept: Event) -> fleet_pb2.Event:
         hostname=kept.hostname,
         because=kept.because,
         actor=kept.actor,
+        incarnation=kept.incarnation,
+        count=kept.count,
+    )
+
+
+class Standing(Protocol):
+    """How a sink of events stands."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def backlog(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def working(self) -> bool: ...
+    @property
+    def because(self) -> str: ...
+
+
+def sink(standing: Standing) -> fleet_pb2.Sink:
+    return fleet_pb2.Sink(
+        name=standing.name,
+        delivered_revision=standing.revision,
+        backlog=standing.backlog,
+        lost=standing.lost,
+        working=standing.working,
+        because=standing.because,
     )
 
 

@@ -9,6 +9,7 @@ from bedplate.v1.fleet_pb2_grpc import FleetServicer as Servicer
 from bedplate.v1.snapshot_pb2 import Inventory
 from bedplate.v1.uplink_pb2 import Problems
 from provisioner.access import Caller, caller
+from provisioner.cloudevents import source_of
 from provisioner.explain import explain, problem_lines
 from provisioner.issued import ISSUING, Credential, issued
 from provisioner.service import audit, lists, messages, people, watching, writes
@@ -30,7 +31,7 @@ async def _nothing_to_cut(_: str, __: str) -> None:
 class FleetServicer(Servicer):
     """bedplate.v1.Fleet. Raises RefusedError, which the guard makes into the call's status."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it needs, by name
         self,
         ledger: Ledger,
         cut_off: CutOff = _nothing_to_cut,
@@ -38,10 +39,12 @@ class FleetServicer(Servicer):
         *,
         patience_s: float = PATIENCE_S,
         judge: Callable[[], object] = int,
+        sinks: Callable[[], Sequence[messages.Standing]] = tuple,
     ) -> None:
         self._ledger = ledger
         self._patience_s = patience_s
         self._judge = judge  # who may not go on by now, goes
+        self._sinks = sinks
         self._cut_off = cut_off
         self._clashes = clashes
         self._once = Once(ledger)
@@ -104,6 +107,7 @@ class FleetServicer(Servicer):
 
     async def GetStatus(self, _: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         world, who = self._ledger.world, caller(context)
+        sinks = await self._ledger.read(self._sinks)
         return pb.GetStatusResponse(
             version=self._ledger.settings.version,
             epoch=world.epoch,
@@ -112,6 +116,8 @@ class FleetServicer(Servicer):
             machines=len(world.known),
             revision=world.revision,
             started_at=messages.moment(world.started_at),
+            event_source=source_of(self._ledger.store.fleet, self._ledger.settings.config.event_source),
+            sinks=[messages.sink(standing) for standing in sinks],
         )
 
     async def _inventory(self, facts: Facts) -> bytes | None:

@@ -5,7 +5,7 @@ Rule 2: what `write` has returned for is durable, and the world that is loaded i
 """
 
 from provisioner.store.errors import ChangeError, StoreError, UnknownInventoryError
-from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, VitalsRow
+from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, Sink, VitalsRow
 from provisioner.store.store import Store
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Policy",
     "Pruned",
     "Seen",
+    "Sink",
     "Store",
     "StoreError",
     "UnknownInventoryError",

@@ -2,21 +2,22 @@
 
 Rule 1: the inventory that a machine has now is kept, however old.
 Rule 2: how far the events were cut is kept, so that a watcher that resumes from before it can be told.
+Rule 3: what a sink has not had is kept longer, and not for ever: what it loses then is counted.
 """
 
 from sqlalchemy import Connection, and_, delete, exists, func, or_, select, update
 
+from provisioner.store import delivering
 from provisioner.store.rows import Policy, Pruned
 from provisioner.store.schema import answers, counters, events, inventories, machines, seen
 
 
 def prune(connection: Connection, now: float, policy: Policy) -> Pruned:
     """In the caller's transaction."""
-    return Pruned(
-        _inventories(connection, now - policy.inventory_s, policy.inventories),
-        _events(connection, now - policy.event_s),
-        connection.execute(delete(answers).where(answers.c.at < now - policy.answer_s)).rowcount,
-    )
+    inventories_gone = _inventories(connection, now - policy.inventory_s, policy.inventories)
+    events_gone, lost = _events(connection, now - policy.event_s, now - policy.event_s - policy.undelivered_s)
+    answers_gone = connection.execute(delete(answers).where(answers.c.at < now - policy.answer_s)).rowcount
+    return Pruned(inventories_gone, events_gone, answers_gone, lost)
 
 
 def _inventories(connection: Connection, oldest: float, most: int) -> int:
@@ -36,10 +37,19 @@ def _inventories(connection: Connection, oldest: float, most: int) -> int:
     return connection.execute(delete(inventories).where(~held)).rowcount
 
 
-def _events(connection: Connection, oldest: float) -> int:
-    last = connection.execute(select(func.max(events.c.revision)).where(events.c.at < oldest)).scalar()
-    if last is None:
-        return 0
+def _events(connection: Connection, oldest: float, oldest_undelivered: float) -> tuple[int, dict[str, int]]:
+    """How many are gone, and how many of them which sink had not had."""
+    last, had = _last_before(connection, oldest), delivering.slowest(connection)
+    if had is not None:
+        last = max(min(last, had), _last_before(connection, oldest_undelivered))
+    if not last:
+        return 0, {}
+    lost = delivering.cut(connection, last)
     gone = connection.execute(delete(events).where(events.c.revision <= last)).rowcount
     connection.execute(update(counters).values(pruned_revision=last))
-    return gone
+    return gone, lost
+
+
+def _last_before(connection: Connection, at: float) -> int:
+    """The revision of the youngest event that is older than that; 0 where there is none."""
+    return connection.execute(select(func.max(events.c.revision)).where(events.c.at < at)).scalar() or 0

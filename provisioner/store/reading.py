@@ -45,6 +45,11 @@ def world(connection: Connection, started_at: float) -> World:
     )
 
 
+def fleet(connection: Connection) -> str:
+    name: str = connection.execute(select(counters.c.fleet)).scalar_one()
+    return name
+
+
 def _tokens(connection: Connection) -> dict[str, TokenFacts]:
     used: dict[str, set[bytes]] = {}
     for token_id, key in connection.execute(select(token_uses.c.token_id, token_uses.c.key_sha256)):

@@ -1,5 +1,6 @@
 """What the store hands out, and how long it keeps it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 DAY_S = 86400.0
@@ -34,6 +35,17 @@ class Event:
     hostname: str
     because: str
     actor: str
+    incarnation: int = 0  # the machine's; 0 where it concerns none, and in events of before there was this column
+    count: int = 0  # for how many changes it stands, where that is more than one
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where events go to, and how far it has had them."""
+
+    name: str
+    revision: int
+    lost: int  # events that were dropped before it had them
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,7 @@ class Policy:
     inventories: int = 20  # for each machine
     inventory_s: float = 90 * DAY_S
     event_s: float = 90 * DAY_S
+    undelivered_s: float = 90 * DAY_S  # so much longer for what a sink has not had
     answer_s: float = DAY_S
 
 
@@ -61,3 +74,4 @@ class Pruned:
     inventories: int
     events: int
     answers: int
+    lost: Mapping[str, int]  # by sink: events that it had not had

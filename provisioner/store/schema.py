@@ -35,6 +35,7 @@ counters = Table(  # one row
     Column("epoch", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("pruned_revision", BigInteger, nullable=False),  # of the youngest event that is not kept any more
+    Column("fleet", Text, nullable=False, server_default=""),  # a name that no other store has: made once, with it
 )
 
 _TYPES = {str: Text, bytes: LargeBinary, int: BigInteger, bool: Boolean, float: Double, float | None: Double}
@@ -97,6 +98,8 @@ events = Table(
     Column("hostname", Text, nullable=False),
     Column("because", Text, nullable=False),
     Column("actor", Text, nullable=False),
+    Column("incarnation", BigInteger, nullable=False, server_default="0"),
+    Column("count", BigInteger, nullable=False, server_default="0"),
     Index("events_by_machine", "machine_id", "revision"),
     Index("events_by_age", "at"),
 )
@@ -141,6 +144,14 @@ answers = Table(
     Column("response", LargeBinary, nullable=False),
     Column("at", Double, nullable=False),
     Index("answers_by_age", "at"),
+)
+
+sinks = Table(  # where events go to: an MQTT broker, a webhook
+    "sinks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),  # it has had all events up to here
+    Column("lost", BigInteger, nullable=False),  # how many it never had: they were dropped before
 )
 
 audit = Table(  # a chain, see provisioner.chain: never changed, never pruned

@@ -8,7 +8,7 @@ Rule 3: what a batch makes of the facts is decided by `World.after` and nowhere 
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,11 @@ from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from provisioner.chain import Entry, Link
-from provisioner.store import auditing, reading
+from provisioner.store import auditing, delivering, reading
 from provisioner.store.errors import StoreError, UnknownInventoryError, told
 from provisioner.store.opening import engines, path_of
 from provisioner.store.pruning import prune
-from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, VitalsRow
+from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, Sink, VitalsRow
 from provisioner.store.schema import counters
 from provisioner.store.writing import gather, put_down
 from provisioner.world import Audited, Change, World
@@ -48,6 +48,7 @@ class Store:
         self._writing = writing
         self._turn = threading.Lock()
         self._world = self._read(reading.world, 0.0)
+        self.fleet = self._read(reading.fleet)  # a name that no other store has
 
     @classmethod
     def open(cls, url_or_path: str | os.PathLike[str]) -> "Store":
@@ -114,6 +115,21 @@ class Store:
         with self._transaction() as turn:
             self._fence(turn.connection, turn.world, turn.world.revision)
             return prune(turn.connection, now, policy)
+
+    def keep_sinks(self, wanted: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+        """These are the sinks from now on; True: one that is new begins at the oldest event, and not at the next.
+
+        Who is new, and who is gone.
+        """
+        with self._transaction() as turn:
+            self._fence(turn.connection, turn.world, turn.world.revision)
+            return delivering.keep(turn.connection, wanted, turn.world.events_revision)
+
+    def delivered(self, places: Mapping[str, int]) -> None:
+        """Each of these sinks has had all events up to that revision."""
+        with self._transaction() as turn:
+            self._fence(turn.connection, turn.world, turn.world.revision)
+            delivering.move(turn.connection, places)
 
     @contextmanager
     def _transaction(self) -> Iterator["_Turn"]:
@@ -188,6 +204,13 @@ class Store:
     def oldest_event_revision(self) -> int:
         """From this revision on every event is kept: 1 until some were pruned."""
         return self._read(reading.pruned_revision) + 1
+
+    def sinks(self) -> list[Sink]:
+        return self._read(delivering.sinks_of)
+
+    def events_behind(self, revision: int) -> int:
+        """How many events are younger than that."""
+        return self._read(delivering.waiting, revision)
 
     def answered(self, caller: str, request_id: str) -> Answer | None:
         return self._read(reading.answered, caller, request_id)

@@ -127,12 +127,18 @@ def put_down(connection: Connection, batch: Batch, after: World) -> None:
         ],
     )
     _many(connection, CERTIFICATES, batch.certificates)
-    _many(connection, EVENTS, batch.events)
+    _many(connection, EVENTS, [_of_its_life(row, after) for row in batch.events])
     _many(connection, TOKENS, [_columns_of_token(after, token_id) for token_id in batch.tokens])
     _many(connection, TOKEN_USES, batch.token_uses)
     _many(connection, REVOKED, batch.revoked)
     _many(connection, ANSWERS, batch.answers)
     auditing.append(connection, batch.audit)
+
+
+def _of_its_life(event: Row, after: World) -> Row:
+    """With the incarnation of its machine."""
+    facts = after.machines.get(event["machine_id"])
+    return {**event, "incarnation": facts.incarnation if facts else 0}
 
 
 def _columns_of_token(after: World, token_id: str) -> Row:

@@ -325,6 +325,8 @@ class Event(_message.Message):
     HOSTNAME_FIELD_NUMBER: _builtins.int
     BECAUSE_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Goes up with each event; a watch resumes from it."""
     kind: _builtins.str
@@ -339,6 +341,10 @@ class Event(_message.Message):
     """One sentence."""
     actor: _builtins.str
     """Who did it: "machine m-4kq7zt2x", "alice (admin)", "provisioner"."""
+    incarnation: _builtins.int
+    """The machine's, when it was written. 0: it concerns no machine, or is of before this was kept."""
+    count: _builtins.int
+    """For how many changes it stands: of a problem that flaps, or of several that moved at once. 0: for one."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -351,10 +357,12 @@ class Event(_message.Message):
         hostname: _builtins.str = ...,
         because: _builtins.str = ...,
         actor: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "because", b"because", "hostname", b"hostname", "kind", b"kind", "machine_id", b"machine_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "because", b"because", "count", b"count", "hostname", b"hostname", "incarnation", b"incarnation", "kind", b"kind", "machine_id", b"machine_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1104,6 +1112,8 @@ class GetStatusResponse(_message.Message):
     MACHINES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
+    EVENT_SOURCE_FIELD_NUMBER: _builtins.int
+    SINKS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     epoch: _builtins.int
     caller: _builtins.str
@@ -1111,8 +1121,14 @@ class GetStatusResponse(_message.Message):
     role: _builtins.str
     machines: _builtins.int
     revision: _builtins.int
+    event_source: _builtins.str
+    """The source of this fleet's events as CloudEvents."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def sinks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sink]:
+        """Where events go to."""
+
     def __init__(
         self,
         *,
@@ -1123,14 +1139,58 @@ class GetStatusResponse(_message.Message):
         machines: _builtins.int = ...,
         revision: _builtins.int = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
+        event_source: _builtins.str = ...,
+        sinks: _abc.Iterable[Global___Sink] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "epoch", b"epoch", "machines", b"machines", "revision", b"revision", "role", b"role", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "epoch", b"epoch", "event_source", b"event_source", "machines", b"machines", "revision", b"revision", "role", b"role", "sinks", b"sinks", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Sink(_message.Message):
+    """Where events go to: an MQTT broker, a webhook."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DELIVERED_REVISION_FIELD_NUMBER: _builtins.int
+    BACKLOG_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    WORKING_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"mqtt", "webhook/pager"."""
+    delivered_revision: _builtins.int
+    """It has confirmed all events up to this revision."""
+    backlog: _builtins.int
+    """How many events it has not confirmed yet."""
+    lost: _builtins.int
+    """How many events it never had: they were dropped before."""
+    working: _builtins.bool
+    """Whether the last attempt went through; why not stands in because."""
+    because: _builtins.str
+    """One sentence: how it stands."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        delivered_revision: _builtins.int = ...,
+        backlog: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        working: _builtins.bool = ...,
+        because: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog", b"backlog", "because", b"because", "delivered_revision", b"delivered_revision", "lost", b"lost", "name", b"name", "working", b"working"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sink: _TypeAlias = Sink  # noqa: Y015
 
 @_typing.final
 class AuditState(_message.Message):

@@ -2,9 +2,9 @@
 
 import click
 
-from bedplate.v1.fleet_pb2 import Event, ListEventsRequest
+from bedplate.v1.fleet_pb2 import Event, GetStatusRequest, ListEventsRequest
 from provisioner.cli.connection import Provisioner, connected
-from provisioner.cli.frame import PAGE_SIZE, context_of, examples, form_option, say, say_data
+from provisioner.cli.frame import PAGE_SIZE, context_of, examples, say, say_data
 from provisioner.cli.terminal import terminal
 from provisioner.cli.views import events as view
 
@@ -24,7 +24,14 @@ DOING = "list events"
 @click.option(
     "-n", "--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many, the newest."
 )
-@form_option
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json", "yaml", "cloudevents"]),
+    default="table",
+    help="How to print it; cloudevents: lines.",
+)
 @click.pass_obj
 def command(context: str, machine: str, kind: str, limit: int, form: str) -> None:
     """List what happened, oldest first.
@@ -37,10 +44,19 @@ def command(context: str, machine: str, kind: str, limit: int, form: str) -> Non
 def show_events(context: str, machine: str, kind: str, limit: int, form: str) -> None:
     with connected(DOING, context_of(context)) as provisioner:
         found = newest(provisioner, machine, kind, limit)
+        source = source_of(provisioner) if form == "cloudevents" else ""
     if form == "table":
         say(view.events(found, terminal()))
+    elif form == "cloudevents":
+        from provisioner.cli.views import cloudevents  # noqa: PLC0415 - what only this form pays for
+
+        say([cloudevents.line(event, source) for event in found])
     else:
         say_data(form, found)
+
+
+def source_of(provisioner: Provisioner) -> str:
+    return provisioner.read(DOING, provisioner.fleet.GetStatus, GetStatusRequest()).event_source
 
 
 def newest(provisioner: Provisioner, machine: str, kind: str, limit: int) -> list[Event]:

@@ -4,7 +4,7 @@ import time
 
 import click
 
-from bedplate.v1.fleet_pb2 import GetStatusRequest
+from bedplate.v1.fleet_pb2 import GetStatusRequest, Sink
 from provisioner.cli.connection import connected
 from provisioner.cli.frame import context_of, examples, form_option, say, say_data
 from provisioner.cli.terminal import plain
@@ -29,4 +29,11 @@ def command(context: str, form: str) -> None:
         "Started": f"{words.instant(answer.started_at)}, {words.ago(answer.started_at, time.time())}",
         "Epoch": f"{answer.epoch}, at revision {answer.revision}",
     }
-    say([plain(f"{label:13}{text}") for label, text in rows.items()])
+    lines = [f"{label:13}{text}" for label, text in rows.items()]
+    labels = ("Events to", *[""] * len(answer.sinks))
+    lines += [f"{label:13}{_sink(sink)}" for label, sink in zip(labels, answer.sinks, strict=False)]
+    say([plain(line) for line in lines])
+
+
+def _sink(sink: Sink) -> str:
+    return f"{sink.name}, up to revision {sink.delivered_revision}: {sink.because}"

@@ -45,7 +45,12 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 @click.option("-m", "--machine", default="", metavar="MACHINE", help="Events: only those of this machine.")
 @click.option("--from", "revision", default=0, type=click.IntRange(0), help="Go on after this revision.")
 @click.option(
-    "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table", help="json: lines."
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json", "yaml", "cloudevents"]),
+    default="table",
+    help="json: lines; cloudevents: lines, for --events.",
 )
 @click.pass_obj
 def command(context: str, terms: str, machine: str, revision: int, form: str, *, events: bool) -> None:  # noqa: PLR0913 - one an option
@@ -56,14 +61,16 @@ def command(context: str, terms: str, machine: str, revision: int, form: str, *,
     """
     if (events and terms) or (machine and not events):
         raise click.UsageError("--filter is for machines; --machine is for --events")
+    if form == "cloudevents" and not events:
+        raise click.UsageError("-o cloudevents is for --events")
     doing = "watch events" if events else "watch machines"
     end_with_the_reader()
     with connected(doing, context_of(context)) as provisioner:
         # Whoever cannot be reached now is an error at once; only one that was there is waited for.
-        now = provisioner.read(doing, provisioner.fleet.GetStatus, GetStatusRequest()).revision
+        found = provisioner.read(doing, provisioner.fleet.GetStatus, GetStatusRequest())
         start = _events(provisioner, machine) if events else _machines(provisioner, terms)
-        for change in followed(provisioner, doing, start, revision or (now if events else 0)):
-            _say(change, form)
+        for change in followed(provisioner, doing, start, revision or (found.revision if events else 0)):
+            _say(change, form, found.event_source)
 
 
 def end_with_the_reader() -> None:
@@ -115,8 +122,12 @@ def _revision(change: Change) -> int:
     return change.revision if isinstance(change, WatchMachinesResponse) else change.event.revision
 
 
-def _say(change: Change, form: str) -> None:
-    if form != "table":
+def _say(change: Change, form: str, source: str) -> None:
+    if form == "cloudevents" and isinstance(change, WatchEventsResponse):
+        from provisioner.cli.views import cloudevents  # noqa: PLC0415 - what only this form pays for
+
+        say([cloudevents.line(change.event, source)])
+    elif form != "table":
         say_line(form, change)
     elif isinstance(change, WatchMachinesResponse):
         now = Timestamp(seconds=int(time.time()))

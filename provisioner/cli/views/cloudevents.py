@@ -1,0 +1,39 @@
+"""Events as CloudEvents, a line of JSON each: the same bytes that a broker or a webhook gets."""
+
+from dataclasses import dataclass
+
+import click
+
+from bedplate.v1.fleet_pb2 import Event
+from provisioner.cloudevents import encoded
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    revision: int
+    at: float
+    kind: str
+    machine_id: str
+    hostname: str
+    because: str
+    actor: str
+    incarnation: int
+    count: int
+
+
+def line(event: Event, source: str) -> str:
+    """UsageError where the provisioner is too old to say who it is."""
+    if not source:
+        raise click.UsageError("this provisioner is older than its events as CloudEvents; upgrade it, or use -o json")
+    told = _Told(
+        event.revision,
+        event.at.seconds + event.at.nanos / 1_000_000_000,
+        event.kind,
+        event.machine_id,
+        event.hostname,
+        event.because,
+        event.actor,
+        event.incarnation,
+        event.count,
+    )
+    return encoded(told, source).decode()

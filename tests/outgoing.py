@@ -1,0 +1,57 @@
+"""An outbox that delivers, on a fleet that is served: for tests of what goes out."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from provisioner.config import Config
+from provisioner.outbox import Outbox, Sink, Standing, configured
+from provisioner.world import Noted
+from tests.served import Served
+
+
+@contextlib.asynccontextmanager
+async def delivering(here: Served, sinks: Sequence[Sink], *, dies: bool = False) -> AsyncIterator[Outbox]:
+    """Its tasks run for as long as the block does. One that dies never comes to note how far it was."""
+    outbox = await Outbox.opened(here.fleet, sinks)
+    works = [outbox.keep_delivering(sink) for sink in sinks] if dies else [work for _, work in outbox.works()]
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield outbox
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        if not dies:
+            await outbox.note()
+
+
+def sinks(here: Served, **tables: Any) -> list[Sink]:
+    """Of `[mqtt]` and `[[webhook]]` tables."""
+    return configured(Config(**tables), here.fleet, "1.2.3")
+
+
+async def until(outbox: Outbox, true: Callable[[Standing], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not all(true(one) for one in await asyncio.to_thread(outbox.standing)):  # noqa: ASYNC110 - as people look
+            await asyncio.sleep(0.01)
+
+
+async def settled(outbox: Outbox) -> None:
+    """Until everything that there is was delivered."""
+    await until(outbox, lambda one: one.working and not one.backlog)
+
+
+async def troubled(outbox: Outbox) -> None:
+    """Until an attempt has failed, of each sink."""
+    await until(outbox, lambda one: not one.working)
+
+
+def noted(number: int, kind: str = "machine.changed") -> Noted:
+    return Noted(kind, "m-0001", "gpu-01", f"event {number}", "provisioner", 1_800_000_000.0 + number)
+
+
+def because_of(payloads: Sequence[bytes]) -> list[str]:
+    return [json.loads(payload)["data"]["because"] for payload in payloads]
