@@ -113,6 +113,21 @@ class VitalsKept:
 
 
 @dataclass(frozen=True, slots=True)
+class VitalsMoved:
+    """A delta to the vitals that are kept, and to those that moved since: no problem of the machine came or went.
+
+    `place`: how many deltas there are since they were last kept whole.
+    """
+
+    machine_id: str
+    run_id: bytes
+    sequence: int
+    place: int
+    delta: bytes  # bedplate.v1.Delta
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SilenceNoted:
     """The event that the machine fell silent (or came back) is being written in the same batch."""
 
@@ -208,6 +223,7 @@ Change = (
     | Parted
     | InventoryKept
     | VitalsKept
+    | VitalsMoved
     | SilenceNoted
     | Noted
     | TokenMade
@@ -219,5 +235,15 @@ Change = (
 )
 
 MachineChange = (
-    Asked | Accepted | Certified | Forgotten | Revoked | Met | Parted | InventoryKept | VitalsKept | SilenceNoted
+    Asked
+    | Accepted
+    | Certified
+    | Forgotten
+    | Revoked
+    | Met
+    | Parted
+    | InventoryKept
+    | VitalsKept
+    | VitalsMoved
+    | SilenceNoted
 )

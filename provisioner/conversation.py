@@ -16,18 +16,19 @@ import grpc
 
 from bedplate.v1.uplink_pb2 import Dismissal, SessionRequest, SessionResponse
 from provisioner.access import RefusedError
-from provisioner.errors import BedplateError
+from provisioner.errors import BedplateError, PeerError
 from provisioner.fleet import Fleet
 from provisioner.handlers import UNDECODABLE
 from provisioner.limits import Pace
-from provisioner.session import ACK_AFTER_S, Keep, Output, PeerError, Recall, Send, Session
+from provisioner.session import ACK_AFTER_S, Keep, Output, Recall, Send, Session
 from provisioner.vigil import noteworthy
-from provisioner.world import Facts, VitalsKept
+from provisioner.world import Facts, VitalsKept, VitalsMoved
 
 LOG = logging.getLogger("provisioner")
 UNDER_WAY = 16  # batches of one stream that wait for the store before it is read no further
 RETRY_S = 10.0  # after an error of ours, or of theirs
 DISMISSAL_S = 1.0
+DIALS = VitalsKept | VitalsMoved
 Context = grpc.aio.ServicerContext[SessionRequest, SessionResponse]
 
 
@@ -136,11 +137,11 @@ class Conversation:
             self.cut("this machine is not known here any more, or in a younger incarnation", RETRY_S)
             return
         moves = output.moves
-        if any(isinstance(change, VitalsKept) for change in output.changes):
+        if any(isinstance(change, DIALS) for change in output.changes):
             moves = (*moves, *self.fleet.conduct.went_well(self.machine_id))
         noted = [*noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, moves, self.fleet.now())]
         changes = [*noted, *output.changes]
-        done = self.fleet.submit(changes, can_wait=all(isinstance(change, VitalsKept) for change in changes))
+        done = self.fleet.submit(changes, can_wait=all(isinstance(change, DIALS) for change in changes))
         self.under_way.add(done)
         done.add_done_callback(lambda done: self._kept(done, output.sequence))
 

@@ -10,3 +10,11 @@ class BedplateError(Exception):
 
 class ConfigError(BedplateError):
     """The configuration cannot be used."""
+
+
+class PeerError(Exception):
+    """The agent broke the rules of the conversation; `str` says how. The stream is to be ended."""
+
+    def __init__(self, line: str, reason: str = "RULES") -> None:
+        super().__init__(line)
+        self.reason = reason  # one word, to be counted by

@@ -11,39 +11,29 @@ from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import DecodeError
 
-from bedplate.v1.snapshot_pb2 import Inventory, Vitals
+from bedplate.v1.snapshot_pb2 import Inventory
 from bedplate.v1.uplink_pb2 import (
     Ack,
     Delta,
     Hello,
     InventoryBody,
-    Problems,
     RenewSoon,
     SessionRequest,
     SessionResponse,
     WantInventory,
     Welcome,
 )
-from provisioner.flaps import Move, moves
-from provisioner.vitals import applied, size
-from provisioner.world import Change, InventoryKept, Met, Parted, VitalsKept
+from provisioner.dials import Dials
+from provisioner.errors import PeerError
+from provisioner.flaps import Move
+from provisioner.world import Change, InventoryKept, Met, Parted
 
 INTERVAL_S = 300.0
 ACK_AFTER_S = 5.0
 ACK_AFTER = 4  # deltas; the agent waits when 16 are without an answer
 MOST_SEQUENCE = 1 << 62  # the store's integers have 63 bits
-MOST_ENTRIES = 4096  # of vitals: far more than any machine has parts
 MOST_INVENTORY = 1 << 20  # bytes: twenty times the largest that is known
 MOST_WORTHLESS = 1000  # messages that say nothing new, on one stream: some are repeated, a thousand are a flood
-MOST_BYTES = 256 << 10  # of vitals, and of problems: twenty times what a machine with 16 GPUs has
-
-
-class PeerError(Exception):
-    """The agent broke the rules of the conversation; `str` says how. The stream is to be ended."""
-
-    def __init__(self, line: str, reason: str = "RULES") -> None:
-        super().__init__(line)
-        self.reason = reason  # one word, to be counted by
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +43,8 @@ class Known:
     machine_id: str
     run_id: bytes
     sequence: int
-    vitals: Vitals
-    problems: Problems
+    vitals: bytes  # bedplate.v1.Vitals
+    problems: bytes  # bedplate.v1.Problems
     digest: bytes  # of its current inventory
     digests: frozenset[bytes]  # of all its inventories that are kept
 
@@ -96,10 +86,7 @@ class Session:
     renew_within_s: float | None = None  # where it is to have a younger one
     heard_at: float = 0.0
     _open: bool = False
-    _run_id: bytes = b""
-    _vitals: Vitals = field(default_factory=Vitals)
-    _problems: Problems = field(default_factory=Problems)
-    _told: Problems = field(default_factory=Problems)  # as of the last delta, of this run or of one before
+    _dials: Dials = field(default_factory=lambda: Dials("", b""))
     _sequence: int = 0  # received
     _stored: int = 0
     _acknowledged: int = 0
@@ -182,12 +169,12 @@ class Session:
             )
         if not 8 <= len(hello.run_id) <= 64:  # noqa: PLR2004 - bounds of a random name
             raise PeerError(f"a run id of {len(hello.run_id)} bytes")
-        self._open, self._run_id, self._acknowledged_at = True, hello.run_id, now
-        self._told = self.known.problems
+        self._open, self._acknowledged_at = True, now
+        self._dials = Dials(self.known.machine_id, hello.run_id, told=self.known.problems)
         if hello.run_id == self.known.run_id:
-            self._vitals, self._problems = self.known.vitals, self.known.problems
+            self._dials.vitals, self._dials.problems = self.known.vitals, self.known.problems
             self._sequence = self._stored = self._acknowledged = self.known.sequence
-        self.known = replace(self.known, vitals=Vitals(), problems=Problems())  # large, and of no use any more
+        self.known = replace(self.known, vitals=b"", problems=b"")  # large, and of no use any more
         welcome = Welcome(epoch=self.epoch, stored_sequence=self._stored, vitals_interval_s=self.interval_s)
         met = Met(
             machine_id=self.known.machine_id,
@@ -242,35 +229,13 @@ class Session:
         if not delta.whole and not self._sequence:
             raise PeerError("a delta to vitals that are not here", "ORDER")
         self._first, self._sequence = False, delta.sequence
-        self._vitals = applied(self._vitals, delta)
-        if size(self._vitals) > MOST_ENTRIES:
-            raise PeerError(f"more than {MOST_ENTRIES} entries of vitals", "SIZE")
-        if delta.HasField("problems"):
-            self._problems = delta.problems
-        change = VitalsKept(
-            machine_id=self.known.machine_id,
-            run_id=self._run_id,
-            sequence=delta.sequence,
-            vitals=_bounded(self._vitals, "vitals"),
-            problems=_bounded(self._problems, "problems"),
-            problem_count=len(self._problems.problems),
-            at=now,
-        )
+        change, moved = self._dials.take(delta, now)
         named = self._named(delta.inventory_digest) if delta.HasField("inventory_digest") else []
-        moved = moves(self._told.problems, self._problems.problems)
-        self._told = self._problems
         return [Keep((change,), delta.sequence, moved), *named]
 
 
 def renew_soon(within_s: float) -> SessionResponse:
     return SessionResponse(renew_soon=RenewSoon(within_s=within_s))
-
-
-def _bounded(message: Vitals | Problems, what: str) -> bytes:
-    body = message.SerializeToString(deterministic=True)
-    if len(body) > MOST_BYTES:
-        raise PeerError(f"{len(body)} bytes of {what}, and {MOST_BYTES} are the most", "SIZE")
-    return body
 
 
 def kept(machine_id: str, digest: bytes, body: bytes, now: float, *, again: bool = False) -> InventoryKept:

@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import grpc
 
 from bedplate.v1.enrolment_pb2 import Credentials
-from bedplate.v1.snapshot_pb2 import Vitals
-from bedplate.v1.uplink_pb2 import Problems, RenewRequest, RenewResponse, SessionRequest
+from bedplate.v1.uplink_pb2 import RenewRequest, RenewResponse, SessionRequest
 from bedplate.v1.uplink_pb2_grpc import UplinkServicer as Servicer
 from provisioner.access import Caller, caller, certificate, standing
 from provisioner.conversation import RETRY_S, Context, Conversation
@@ -119,8 +118,8 @@ class UplinkServicer(Servicer):
             machine_id=facts.id,
             run_id=row.run_id if row else b"",
             sequence=row.sequence if row else 0,
-            vitals=Vitals.FromString(row.vitals) if row else Vitals(),
-            problems=Problems.FromString(row.problems) if row else Problems(),
+            vitals=row.vitals if row else b"",
+            problems=row.problems if row else b"",
             digest=facts.inventory_digest,
             digests=frozenset(entry.digest for entry in self._fleet.store.history(facts.id)),
         )

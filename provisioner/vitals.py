@@ -1,7 +1,11 @@
 """What deltas make of a machine's vitals. Pure.
 
-Rule: of a younger agent's vitals, sections that we do not know are left out: as unknown fields they would pile up.
+Rule 1: vitals as they stood, and the deltas since, are the vitals: whoever needs them folds them. The other way round,
+        nobody who only keeps them has to.
+Rule 2: of a younger agent's vitals, sections that we do not know are left out: as unknown fields they would pile up.
 """
+
+from collections.abc import Iterable
 
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta
@@ -9,22 +13,29 @@ from bedplate.v1.uplink_pb2 import Delta
 MAPS = tuple(entry.name for entry in Vitals.DESCRIPTOR.fields if entry.name != "host")
 
 
-def applied(before: Vitals, delta: Delta) -> Vitals:
-    """The vitals after a delta."""
-    after = Vitals()
-    if not delta.whole:
-        after.CopyFrom(before)
+def folded(before: bytes, deltas: Iterable[bytes]) -> Vitals:
+    """The vitals after these deltas."""
+    vitals = Vitals.FromString(before)
+    for body in deltas:
+        delta = Delta.FromString(body)
+        if delta.whole:
+            vitals.Clear()
+        _apply(vitals, delta)
+    return vitals
+
+
+def _apply(vitals: Vitals, delta: Delta) -> None:
+    """Each entry of a delta is whole, and takes the place of what was there."""
     if delta.vitals.HasField("host"):
-        after.host.CopyFrom(delta.vitals.host)
+        vitals.host.CopyFrom(delta.vitals.host)
     for section in MAPS:
-        getattr(after, section).MergeFrom(getattr(delta.vitals, section))
+        getattr(vitals, section).MergeFrom(getattr(delta.vitals, section))
     for key in delta.gone:
         section, _, name = key.partition("/")
         if section in MAPS:
-            getattr(after, section).pop(name, None)
-    return after
+            getattr(vitals, section).pop(name, None)
 
 
-def size(vitals: Vitals) -> int:
-    """In entries."""
+def entries(vitals: Vitals) -> int:
+    """How many there are."""
     return sum(len(getattr(vitals, section)) for section in MAPS)

@@ -30,6 +30,7 @@ from provisioner.changes import (
     TokenRevoked,
     TokenUsed,
     VitalsKept,
+    VitalsMoved,
 )
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "TokenRevoked",
     "TokenUsed",
     "VitalsKept",
+    "VitalsMoved",
     "World",
     "machine_after",
 ]
@@ -191,7 +193,7 @@ def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> 
             return replace(facts, session="", parted_because=change.because, last_heard_at=change.at, revision=revision)
         case InventoryKept():
             return _inventory(facts, change, revision)
-        case VitalsKept():
+        case VitalsKept() | VitalsMoved():
             return _vitals(facts, change, revision)
         case SilenceNoted():
             return replace(facts, silent_noted=change.silent, revision=revision)
@@ -230,15 +232,15 @@ def _revoked(facts: Facts, revision: int) -> Facts:
     )
 
 
-def _vitals(facts: Facts, change: VitalsKept, revision: int) -> Facts:
-    seen = facts.problem_count != change.problem_count
+def _vitals(facts: Facts, change: VitalsKept | VitalsMoved, revision: int) -> Facts:
+    count = change.problem_count if isinstance(change, VitalsKept) else facts.problem_count
     return replace(
         facts,
         run_id=change.run_id,
         sequence=change.sequence,
-        problem_count=change.problem_count,
+        problem_count=count,
         last_heard_at=change.at,
-        revision=revision if seen else facts.revision,
+        revision=facts.revision if count == facts.problem_count else revision,
     )
 
 

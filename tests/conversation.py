@@ -8,11 +8,12 @@ from random import Random
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bedplate.v1.snapshot_pb2 import Inventory, Problem, Snapshot, Vitals
-from bedplate.v1.uplink_pb2 import Problems, SessionRequest, SessionResponse
+from bedplate.v1.uplink_pb2 import SessionRequest, SessionResponse
 from nodeagent import session as agent_side
 from provisioner import session as provisioner_side
 from provisioner.session import Keep, Known, Recall, Send
-from provisioner.world import Change, InventoryKept, Met, Parted, VitalsKept
+from provisioner.vitals import folded
+from provisioner.world import Change, InventoryKept, Met, Parted, VitalsKept, VitalsMoved
 
 RUN = b"r" * 16
 
@@ -38,6 +39,11 @@ class Store:
                     assert change.run_id != self.run_id or change.sequence >= self.sequence
                     self.run_id, self.sequence = change.run_id, change.sequence
                     self.vitals, self.problems = change.vitals, change.problems
+                case VitalsMoved():
+                    assert change.run_id == self.run_id
+                    assert change.sequence == self.sequence + 1
+                    self.sequence = change.sequence
+                    self.vitals = folded(self.vitals, [change.delta]).SerializeToString(deterministic=True)
                 case InventoryKept():
                     self.digest = change.digest
                     if change.body is not None:
@@ -50,8 +56,8 @@ class Store:
             "m-1",
             self.run_id,
             self.sequence,
-            Vitals.FromString(self.vitals),
-            Problems.FromString(self.problems),
+            self.vitals,
+            self.problems,
             self.digest,
             frozenset(self.bodies),
         )

@@ -24,6 +24,7 @@ from provisioner.world import (
     TokenRevoked,
     TokenUsed,
     VitalsKept,
+    VitalsMoved,
 )
 
 OF_MACHINES = (
@@ -36,6 +37,7 @@ OF_MACHINES = (
     "inventory",
     "again",
     "vitals",
+    "moved",
     "silence",
 )
 KINDS = (
@@ -103,7 +105,7 @@ class _Teller:
             return TokenRevoked(token_id, self.at)
         return TokenUsed(token_id, bytes([number]) * 32, "m-0", self.at)
 
-    def _machine(  # noqa: PLR0911 - one arm a change
+    def _machine(  # noqa: C901, PLR0911 - one arm a change
         self, kind: str, machine_id: str, number: int, text: str
     ) -> Change | None:
         digest, run_id, at = bytes([number]) * 32, bytes([number % 2]) * 16, self.at
@@ -124,6 +126,8 @@ class _Teller:
                 return SilenceNoted(machine_id, silent=number % 2 == 0, at=at)
             case "vitals":
                 return VitalsKept(machine_id, run_id, number, b"v" * number, b"p", number % 3, at)
+            case "moved":
+                return VitalsMoved(machine_id, run_id, number, number, b"", at)
         if kind == "again" and digest not in self.digests:
             return None
         self.digests.add(digest)

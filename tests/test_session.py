@@ -11,7 +11,7 @@ from bedplate.v1.snapshot_pb2 import Inventory, LinkVitals, Problem, Vitals
 from bedplate.v1.uplink_pb2 import Ack, Delta, Hello, Problems, SessionRequest, SessionResponse, Welcome
 from nodeagent import session as agent_side
 from provisioner import session as provisioner_side
-from provisioner.vitals import applied
+from provisioner.vitals import folded
 from tests.conversation import RUN, Store, Wire
 
 
@@ -206,8 +206,8 @@ def test_whatever_is_lost_in_the_end_the_store_has_what_is_true(moves: list[tupl
 
 def test_applying_a_delta_replaces_whole_entries() -> None:
     before = Vitals(links={"eth0": LinkVitals(carrier=True, carrier_up_count=1)})
-    delta = Delta(vitals=Vitals(links={"eth0": LinkVitals(carrier_up_count=2)}))
-    assert applied(before, delta) == Vitals(links={"eth0": LinkVitals(carrier_up_count=2)})
+    after = Vitals(links={"eth0": LinkVitals(carrier_up_count=2)})
+    assert folded(before.SerializeToString(), [Delta(vitals=after).SerializeToString()]) == after
 
 
 def test_a_problem_that_came_or_went_is_told_once_also_by_an_agent_that_began_anew() -> None:
@@ -226,4 +226,4 @@ def test_a_problem_that_came_or_went_is_told_once_also_by_an_agent_that_began_an
 
 def _stored(probes: str) -> provisioner_side.Known:
     problems = Problems(problems=[Problem(probe=probe) for probe in probes])
-    return provisioner_side.Known("m-1", RUN, 7, Vitals(), problems, b"", frozenset())
+    return provisioner_side.Known("m-1", RUN, 7, b"", problems.SerializeToString(), b"", frozenset())

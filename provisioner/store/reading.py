@@ -3,7 +3,7 @@
 Rule: every read is a look-up by key, or bounded by a limit.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from sqlalchemy import Connection, func, select
 
@@ -15,12 +15,14 @@ from provisioner.store.schema import (
     events,
     inventories,
     machines,
+    moves,
     revoked_credentials,
     seen,
     token_uses,
     tokens,
     vitals,
 )
+from provisioner.vitals import folded
 from provisioner.world import Facts, TokenFacts, World
 
 FACTS = select(*(machines.c[field.name] for field in fields(Facts)))
@@ -72,7 +74,17 @@ def has_inventory(connection: Connection, digest: bytes) -> bool:
 def vitals_of(connection: Connection, machine_id: str) -> VitalsRow | None:
     columns = (vitals.c.run_id, vitals.c.sequence, vitals.c.vitals, vitals.c.problems, vitals.c.at)
     row = connection.execute(select(*columns).where(vitals.c.machine_id == machine_id)).first()
-    return VitalsRow(*row) if row else None
+    return _moved(connection, machine_id, VitalsRow(*row)) if row else None
+
+
+def _moved(connection: Connection, machine_id: str, row: VitalsRow) -> VitalsRow:
+    """With the deltas that came since it was written."""
+    younger = (moves.c.machine_id == machine_id, moves.c.run_id == row.run_id, moves.c.sequence > row.sequence)
+    statement = select(moves.c.sequence, moves.c.delta, moves.c.at).where(*younger).order_by(moves.c.sequence)
+    if not (since := connection.execute(statement).all()):
+        return row
+    whole = folded(row.vitals, [one.delta for one in since]).SerializeToString(deterministic=True)
+    return replace(row, sequence=since[-1].sequence, vitals=whole, at=since[-1].at)
 
 
 def evidence(connection: Connection, machine_id: str) -> bytes | None:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from provisioner.world import Facts
 
-HEAD = "0004"  # the migration that these tables are; a test says so
+HEAD = "0005"  # the migration that these tables are; a test says so
 
 metadata = MetaData()
 _KEY = BigInteger().with_variant(Integer(), "sqlite")  # there, the row's own number: no index beside it
@@ -57,6 +57,17 @@ vitals = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("vitals", LargeBinary, nullable=False),
     Column("problems", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+moves = Table(  # deltas to them: those of the same run with a higher sequence
+    "moves",
+    metadata,
+    Column("machine_id", Text, ForeignKey("machines.id"), primary_key=True),
+    Column("place", BigInteger, primary_key=True),  # used again and again: rows of before are passed over
+    Column("run_id", LargeBinary, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("delta", LargeBinary, nullable=False),
     Column("at", Double, nullable=False),
 )
 

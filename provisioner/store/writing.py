@@ -33,6 +33,7 @@ from provisioner.world import (
     TokenRevoked,
     TokenUsed,
     VitalsKept,
+    VitalsMoved,
     World,
 )
 
@@ -46,6 +47,7 @@ class Batch:
 
     whole: set[str] = field(default_factory=set)  # machines whose facts are written whole
     vitals: dict[str, VitalsKept | None] = field(default_factory=dict)  # None: a new life, without vitals
+    moves: list[VitalsMoved] = field(default_factory=list)
     bodies: dict[bytes, bytes] = field(default_factory=dict)
     unsent: set[bytes] = field(default_factory=set)  # digests whose bytes must be there already
     seen: dict[tuple[str, bytes], tuple[float, float]] = field(default_factory=dict)
@@ -59,13 +61,15 @@ class Batch:
     digests: dict[str, bytes] = field(default_factory=dict)  # of machines whose inventory this batch has changed
 
 
-def gather(before: World, numbered: Iterable[tuple[int, Change]]) -> Batch:  # noqa: C901 - one arm a change
+def gather(before: World, numbered: Iterable[tuple[int, Change]]) -> Batch:  # noqa: C901, PLR0912 - one arm a change
     """The rows of these changes, but for the facts themselves: `World.after` has those."""
     batch = Batch()
     for number, change in numbered:
         match change:
             case VitalsKept():
                 batch.vitals[change.machine_id] = change
+            case VitalsMoved():
+                batch.moves.append(change)
             case Noted():
                 batch.events.append({"revision": number, **_columns(change, schema.events)})
             case Answered():
@@ -117,6 +121,7 @@ def put_down(connection: Connection, batch: Batch, after: World) -> None:
     """All of the batch, in the caller's transaction."""
     _machines(connection, batch, after.machines)
     _vitals(connection, batch.vitals)
+    _many(connection, MOVES, [{name: getattr(change, name) for name in MOVED} for change in batch.moves])
     _many(connection, BODIES, [{"digest": digest, "body": body} for digest, body in batch.bodies.items()])
     _many(
         connection,
@@ -148,7 +153,8 @@ def _columns_of_token(after: World, token_id: str) -> Row:
 
 def _machines(connection: Connection, batch: Batch, facts: Mapping[str, Facts]) -> None:
     _many(connection, MACHINES, [{name: getattr(facts[key], name) for name in NAMES} for key in batch.whole])
-    moved = [facts[key] for key in batch.vitals if key not in batch.whole]
+    dials = {**batch.vitals, **dict.fromkeys(change.machine_id for change in batch.moves)}
+    moved = [facts[key] for key in dials if key not in batch.whole]
     _many(
         connection,
         MACHINES_MOVED,
@@ -167,7 +173,9 @@ def _machines(connection: Connection, batch: Batch, facts: Mapping[str, Facts]) 
 
 
 def _vitals(connection: Connection, changes: Mapping[str, VitalsKept | None]) -> None:
-    _many(connection, VITALS_GONE, [{"key": key} for key, change in changes.items() if change is None])
+    gone = [{"key": key} for key, change in changes.items() if change is None]
+    _many(connection, VITALS_GONE, gone)
+    _many(connection, MOVES_GONE, gone)
     _many(
         connection,
         VITALS,
@@ -204,7 +212,10 @@ def _upsert(table: Table, *, moves: Iterable[str] | None = None) -> Executable:
 MACHINES = _upsert(schema.machines)
 MACHINES_MOVED = update(schema.machines).where(schema.machines.c.id == bindparam("key"))  # sets what the rows name
 VITALS = _upsert(schema.vitals)
+MOVES = _upsert(schema.moves)
+MOVED = tuple(column.name for column in schema.moves.columns)
 VITALS_GONE = delete(schema.vitals).where(schema.vitals.c.machine_id == bindparam("key"))
+MOVES_GONE = delete(schema.moves).where(schema.moves.c.machine_id == bindparam("key"))
 BODIES = _upsert(schema.inventories, moves=())
 SEEN = _upsert(schema.seen, moves=["last_seen_at"])
 CERTIFICATES = _upsert(schema.certificates)

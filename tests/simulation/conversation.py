@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from bedplate.v1.snapshot_pb2 import Vitals
-from bedplate.v1.uplink_pb2 import Dismissal, Problems, SessionRequest, SessionResponse
+from bedplate.v1.uplink_pb2 import Dismissal, SessionRequest, SessionResponse
 from provisioner.access import standing
 from provisioner.pki import MachineIdentity
 from provisioner.session import ACK_AFTER_S, Keep, Known, Output, PeerError, Recall, Send, Session
@@ -62,8 +61,8 @@ class Conversation:
             machine_id=facts.id,
             run_id=row.run_id if row else b"",
             sequence=row.sequence if row else 0,
-            vitals=Vitals.FromString(row.vitals) if row else Vitals(),
-            problems=Problems.FromString(row.problems) if row else Problems(),
+            vitals=row.vitals if row else b"",
+            problems=row.problems if row else b"",
             digest=facts.inventory_digest,
             digests=frozenset(entry.digest for entry in self.site.store.history(facts.id)),
         )

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from provisioner.store import StoreError
 from provisioner.store.rows import Seen, VitalsRow
-from provisioner.world import Asked, Change, InventoryKept, VitalsKept, World
+from provisioner.vitals import folded
+from provisioner.world import Asked, Change, InventoryKept, VitalsKept, VitalsMoved, World
 
 
 @dataclass(slots=True)
@@ -65,6 +66,12 @@ class Disk:
                 case VitalsKept():
                     row = VitalsRow(change.run_id, change.sequence, change.vitals, change.problems, change.at)
                     platter.rows[change.machine_id] = row
+                case VitalsMoved():
+                    row = platter.rows[change.machine_id]
+                    vitals = folded(row.vitals, [change.delta]).SerializeToString(deterministic=True)
+                    platter.rows[change.machine_id] = replace(
+                        row, sequence=change.sequence, vitals=vitals, at=change.at
+                    )
                 case Asked():
                     platter.rows.pop(change.machine_id, None)
                 case InventoryKept():

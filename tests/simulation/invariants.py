@@ -12,6 +12,7 @@ from typing import Any
 
 from bedplate.v1.uplink_pb2 import Problems
 from provisioner.admission import kinds
+from provisioner.vitals import folded
 from provisioner.world import (
     Accepted,
     Asked,
@@ -26,6 +27,7 @@ from provisioner.world import (
     TokenRevoked,
     TokenUsed,
     VitalsKept,
+    VitalsMoved,
     World,
     machine_after,
 )
@@ -53,6 +55,7 @@ class Invariants:
         self._opened = 0
         self._revision = 0
         self._sent: dict[bytes, dict[int, tuple[bytes, bytes]]] = defaultdict(dict)  # run -> sequence -> as it then is
+        self._whole: dict[str, VitalsKept] = {}
         self._acknowledged: dict[tuple[str, int], tuple[bytes, int]] = {}  # machine, incarnation -> run, sequence
 
     # -- the agents ------------------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ class Invariants:
             hold(stored, conversation, "is welcome with", message.welcome.stored_sequence, "and that is not stored")
 
     def _stored(self, row: Any, conversation: Any, sequence: int) -> bool:
-        return row is not None and row.run_id == conversation.session._run_id and row.sequence >= sequence
+        return row is not None and row.run_id == conversation.session._dials.run_id and row.sequence >= sequence
 
     def committed(self, before: World, after: World, entries: Sequence[Entry]) -> None:
         """A batch is durable: the world before it and after it, and what is in it."""
@@ -169,7 +172,7 @@ class Invariants:
             case Met():
                 hold(change.epoch == self.platter.world.epoch, after.id, "is met in epoch", change.epoch)
                 self._its_one_stream(after, author)
-            case VitalsKept():
+            case VitalsKept() | VitalsMoved():
                 self._its_one_stream(after, author)
                 self._vitals(before, change)
             case InventoryKept():
@@ -187,13 +190,24 @@ class Invariants:
         hold(author.number >= youngest, facts.id, "is changed by stream", author.number, "after stream", youngest)
         self.youngest[facts.id] = author.number
 
-    def _vitals(self, before: Facts, change: VitalsKept) -> None:
+    def _vitals(self, before: Facts, change: VitalsKept | VitalsMoved) -> None:
         older = before.run_id == change.run_id and change.sequence <= before.sequence
         hold(not older, before.id, "goes back to delta", change.sequence, "from", before.sequence)
         vitals, problems = self._sent[change.run_id][change.sequence]
-        hold(change.vitals == vitals, before.id, "has other vitals stored than it sent, delta", change.sequence)
-        same = Problems.FromString(change.problems) == Problems.FromString(problems)
+        kept = self._kept(before.id, change)
+        hold(kept.vitals == vitals, before.id, "has other vitals stored than it sent, delta", change.sequence)
+        same = Problems.FromString(kept.problems) == Problems.FromString(problems)
         hold(same, before.id, "has other problems stored than it sent, delta", change.sequence)
+
+    def _kept(self, name: str, change: VitalsKept | VitalsMoved) -> VitalsKept:
+        """All vitals and problems as this change leaves them."""
+        if isinstance(change, VitalsMoved):
+            kept = self._whole[name]
+            hold(kept.run_id == change.run_id, name, "has a delta to the vitals of another run")
+            vitals = folded(kept.vitals, [change.delta]).SerializeToString(deterministic=True)
+            change = replace(kept, sequence=change.sequence, vitals=vitals, at=change.at)
+        self._whole[name] = change
+        return change
 
     def _alone(self, facts: Facts) -> None:
         """Two machines that are let in never show the same hardware."""

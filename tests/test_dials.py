@@ -1,0 +1,99 @@
+"""Deltas that are kept as they came are the vitals that they make, whoever folds them and whenever."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bedplate.v1.snapshot_pb2 import HostVitals, LinkVitals, Problem, Vitals
+from bedplate.v1.uplink_pb2 import Delta, Problems
+from provisioner.dials import MOST_MOVES, Dials
+from provisioner.store import Store
+from provisioner.world import Asked, VitalsKept, VitalsMoved
+
+RUN = b"r" * 16
+LINKS = st.dictionaries(st.sampled_from(["eth0", "eth1", "eth2"]), st.integers(0, 300), max_size=3)
+DELTAS = st.lists(st.tuples(LINKS, st.sets(st.sampled_from(["links/eth0", "links/eth1"])), st.booleans()), max_size=40)
+ASKED = Asked("m-1", 1, b"k" * 32, b"", "gpu-01", "DGX", "S1", "t-1", "", 1.0)
+
+
+def _vitals(links: dict[str, int]) -> Vitals:
+    entries = {name: LinkVitals(carrier_up_count=count) for name, count in links.items()}
+    return Vitals(host=HostVitals(boot_id="b" * 200), links=entries)
+
+
+def _deltas(draws: list[tuple[dict[str, int], set[str], bool]]) -> Iterator[tuple[Delta, dict[str, int], bool]]:
+    """Each delta, with the links and whether there is a problem after it."""
+    there, problem = dict[str, int](), False
+    for sequence, (links, gone, flips) in enumerate(draws, 1):
+        delta = Delta(sequence=sequence, whole=sequence == 1, vitals=_vitals(links), gone=sorted(gone))
+        there = {name: count for name, count in {**there, **links}.items() if f"links/{name}" not in gone}
+        if flips:
+            problem = not problem
+            delta.problems.CopyFrom(Problems(problems=[Problem(probe="rdma")] if problem else []))
+        yield delta, there, problem
+
+
+def test_what_is_kept_of_each_delta_is_read_back_as_the_vitals_that_it_made(tmp_path: Path) -> None:
+    machines = count(1)
+
+    @settings(max_examples=25)
+    @given(DELTAS)
+    def hold(draws: list[tuple[dict[str, int], set[str], bool]]) -> None:
+        name = f"m-{next(machines)}"
+        dials = Dials(name, RUN)
+        store.write([replace(ASKED, machine_id=name)])
+        for delta, links, problem in _deltas(draws):
+            store.write([dials.take(delta, float(delta.sequence))[0]])
+            row = store.vitals(name)
+            assert row
+            assert (row.run_id, row.sequence, row.at) == (RUN, delta.sequence, float(delta.sequence))
+            assert Vitals.FromString(row.vitals) == _vitals(links)
+            assert len(Problems.FromString(row.problems).problems) == problem
+
+    with closing(Store.open(tmp_path / "bedplate.db")) as store:
+        hold()
+
+
+def test_what_lies_beside_the_vitals_is_never_larger_than_they_are_nor_many() -> None:
+    dials = Dials("m-1", RUN)
+    for sequence in range(1, 200):
+        delta = Delta(sequence=sequence, whole=sequence == 1, vitals=_vitals({"eth0": sequence}))
+        dials.take(delta, 1.0)
+        assert sum(map(len, dials.beside)) <= len(dials.vitals)
+        assert len(dials.beside) <= MOST_MOVES
+
+
+def test_the_first_delta_of_a_stream_and_one_that_tells_of_problems_keep_the_vitals_whole() -> None:
+    again = Dials("m-1", RUN, vitals=_vitals({"eth0": 1}).SerializeToString())
+    small = Delta(vitals=Vitals(links={"eth0": LinkVitals(carrier_up_count=2)}))
+    kinds = [type(again.take(delta, 1.0)[0]) for delta in (small, small, Delta(problems=Problems()), small)]
+    assert kinds == [VitalsKept, VitalsMoved, VitalsKept, VitalsMoved]
+
+
+def test_deltas_of_before_are_passed_over_once_the_vitals_are_kept_whole_again(tmp_path: Path) -> None:
+    def moved(sequence: int, place: int, run_id: bytes = RUN) -> VitalsMoved:
+        delta = Delta(vitals=Vitals(links={"eth0": LinkVitals(carrier_up_count=sequence)}))
+        return VitalsMoved("m-1", run_id, sequence, place, delta.SerializeToString(), float(sequence))
+
+    def stands(store: Store) -> tuple[int, int]:
+        row = store.vitals("m-1")
+        assert row
+        return row.sequence, Vitals.FromString(row.vitals).links["eth0"].carrier_up_count
+
+    whole = _vitals({"eth0": 100}).SerializeToString()
+    with closing(Store.open(tmp_path / "bedplate.db")) as store:
+        store.write([ASKED, VitalsKept("m-1", RUN, 1, whole, b"", 0, 1.0), moved(2, 0), moved(3, 1)])
+        assert stands(store) == (3, 3)
+        store.write([VitalsKept("m-1", RUN, 4, whole, b"", 0, 4.0)])
+        assert stands(store) == (4, 100)
+        store.write([moved(5, 0)])
+        assert stands(store) == (5, 5)
+        store.write([VitalsKept("m-1", b"s" * 16, 1, whole, b"", 0, 6.0)])
+        assert stands(store) == (1, 100)
+        store.write([ASKED])
+        assert store.vitals("m-1") is None
