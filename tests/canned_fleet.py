@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -28,10 +29,16 @@ class CannedFleet(FleetServicer):
 
     machines: Sequence[pb.Machine]
     unavailable: int = 0
+    busy: int = 0  # lists that are told to come back
+    later_s: int = 1
     request_ids: list[str] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
     def ListMachines(self, request, context):
+        if self.busy:
+            self.busy -= 1
+            again = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=self.later_s))
+            _refuse(context, 8, f"alice makes more than 100 calls a second; come back in {self.later_s} s", again)
         if "=" not in (request.filter or "="):
             bad = error_details_pb2.BadRequest.FieldViolation(field="filter", description="at 1: 'bogus' is no field")
             _refuse(context, 3, "bad filter", error_details_pb2.BadRequest(field_violations=[bad]))
@@ -78,7 +85,8 @@ class CannedFleet(FleetServicer):
         self.done.wait(30)
 
     def GetStatus(self, request, context):
-        return pb.GetStatusResponse(version="9.9", epoch=3, caller="admin", role="admin", started_at=at(0))
+        counts = {"refused": {"CALLER_TOO_FAST": 1200, "ROLE_TOO_LOW": 2}, "cut_off": {"ORDER": 3}, "slowed_s": 130.0}
+        return pb.GetStatusResponse(version="9.9", epoch=3, caller="admin", role="admin", started_at=at(0), **counts)
 
 
 @contextlib.contextmanager

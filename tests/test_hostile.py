@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bedplate.v1.fleet_pb2 import ListMachinesRequest
+from bedplate.v1.fleet_pb2 import GetStatusRequest, ListEventsRequest, ListMachinesRequest
 from bedplate.v1.uplink_pb2 import Delta, Hello, SessionRequest
 from provisioner.conduct import Conduct
 from provisioner.serve import Running
@@ -44,6 +44,15 @@ class Healthy:
             pass
         answer = await self.viewer.ListMachines(ListMachinesRequest())
         assert {machine.machine_id for machine in answer.machines} == {GOOD, EVIL}
+
+    async def looks(self, conduct: Conduct) -> None:
+        """A person sees what was counted, and events that are few."""
+        status = await self.viewer.GetStatus(GetStatusRequest())
+        assert (dict(status.refused), dict(status.cut_off)) == (dict(conduct.refused), dict(conduct.cut_off))
+        told = await self.viewer.ListEvents(ListEventsRequest(machine=EVIL))
+        kinds = [event.kind for event in told.events]
+        assert kinds.count("machine.problem.appeared") <= 3
+        assert kinds.count("machine.problem.flapping") <= 1
 
 
 def _descriptors() -> int:
@@ -85,6 +94,7 @@ async def _assault(crowd: Crowd, attack: Attack, shown: Shown) -> Running:
                 await asyncio.sleep(0.05)
         async with asyncio.timeout(LIMIT_S):
             await healthy.round()
+            await healthy.looks(running.fleet.conduct)
         return running
 
 

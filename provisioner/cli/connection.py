@@ -7,10 +7,10 @@ Rule 3: a read that cannot reach the provisioner is not tried again: the person 
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -21,6 +21,7 @@ from provisioner.cli.diagnosis import UnusableError, credentials, reason
 from provisioner.cli.refusals import UNREACHABLE, RefusedError, Status, refused
 
 TIMEOUT_S = 10.0
+LATER_S = 10.0  # a person does not wait for longer, and reads when to come back
 WRITE_WAITS_S = (0.2, 0.5, 1.0)
 LARGEST_MESSAGE = 16 << 20
 OPTIONS = (
@@ -56,7 +57,13 @@ class Provisioner:
         request: Request_contra,
         timeout_s: float = TIMEOUT_S,
     ) -> Response_co:
-        """`doing` is how the failure would be told: "list machines"."""
+        """`doing` is how the failure would be told: "list machines". Told to come back soon, it does, once."""
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            if (wait_s := later_s(error)) is None:
+                raise self.failure(doing, error) from error
+            self.wait(wait_s)
         try:
             return method(request, timeout=timeout_s)
         except grpc.RpcError as error:
@@ -71,9 +78,10 @@ class Provisioner:
             try:
                 return method(message, timeout=TIMEOUT_S)
             except grpc.RpcError as error:
-                if error.code() not in PASSING:
+                later = later_s(error)
+                if error.code() not in PASSING and later is None:
                     raise self.failure(doing, error) from error
-            self.wait(wait_s)
+            self.wait(later or wait_s)
         return self.read(doing, method, message)
 
     def failure(self, doing: str, error: grpc.RpcError) -> RefusedError:
@@ -99,18 +107,27 @@ def connected(doing: str, context: Context) -> Iterator[Provisioner]:
         yield Provisioner(context, FleetStub(channel))
 
 
+def later_s(error: grpc.RpcError) -> float | None:
+    """When it may come back, where the provisioner said so and it is worth waiting for; it was refused as too fast."""
+    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return None
+    from google.rpc import error_details_pb2 as details  # noqa: PLC0415 - 20 ms that only a failure pays
+
+    for packed in _details(error):
+        again = details.RetryInfo()
+        if packed.Unpack(again):
+            wait_s = float(again.retry_delay.ToTimedelta().total_seconds())
+            return wait_s if wait_s <= LATER_S else None
+    return None
+
+
 def status(error: grpc.RpcError) -> Status:
     """With what google.rpc's details say, for those that this program knows."""
-    from google.rpc import error_details_pb2 as details  # noqa: PLC0415 - 20 ms that only a failure pays
-    from grpc_status import rpc_status  # noqa: PLC0415
+    from google.rpc import error_details_pb2 as details  # noqa: PLC0415
 
-    try:
-        rich = rpc_status.from_call(cast("grpc.Call", error))  # what a stub raises is both
-    except ValueError:  # details that contradict the status
-        rich = None
     violations: list[str] = []
     cures: list[str] = []
-    for packed in rich.details if rich is not None else ():
+    for packed in _details(error):
         bad, cure, local = details.BadRequest(), details.Help(), details.LocalizedMessage()
         if packed.Unpack(bad):
             violations += [violation.description for violation in bad.field_violations if violation.description]
@@ -119,3 +136,14 @@ def status(error: grpc.RpcError) -> Status:
         elif packed.Unpack(local):
             cures.append(local.message)
     return Status(error.code().name, error.details() or "", tuple(violations), tuple(cures))
+
+
+def _details(error: grpc.RpcError) -> Sequence[Any]:
+    """The google.rpc details of a status, packed."""
+    from grpc_status import rpc_status  # noqa: PLC0415
+
+    try:
+        rich = rpc_status.from_call(cast("grpc.Call", error))  # what a stub raises is both
+    except ValueError:  # details that contradict the status
+        rich = None
+    return rich.details if rich is not None else ()

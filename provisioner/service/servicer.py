@@ -106,7 +106,7 @@ class FleetServicer(Servicer):
         return people.listed(await self._credentials(), request.name)
 
     async def GetStatus(self, _: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
-        world, who = self._ledger.world, caller(context)
+        world, who, conduct = self._ledger.world, caller(context), self._ledger.conduct
         sinks = await self._ledger.read(self._sinks)
         return pb.GetStatusResponse(
             version=self._ledger.settings.version,
@@ -118,6 +118,9 @@ class FleetServicer(Servicer):
             started_at=messages.moment(world.started_at),
             event_source=source_of(self._ledger.store.fleet, self._ledger.settings.config.event_source),
             sinks=[messages.sink(standing) for standing in sinks],
+            refused=conduct.refused,
+            cut_off=conduct.cut_off,
+            slowed_s=conduct.slowed_s,
         )
 
     async def _inventory(self, facts: Facts) -> bytes | None:

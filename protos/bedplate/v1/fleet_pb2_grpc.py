@@ -146,7 +146,8 @@ class FleetServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchMachines(self, request, context):
-        """Machines as they change, from a revision on.
+        """Machines as they change, from a revision on. A reader that takes nothing for 30 s is ended: RESOURCE_EXHAUSTED,
+        READER_TOO_SLOW, and in the metadata of the ErrorInfo the `revision` to go on from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,7 +161,7 @@ class FleetServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """What happens, from a revision on.
+        """What happens, from a revision on. Slow readers are ended as those of WatchMachines are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

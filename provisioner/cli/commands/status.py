@@ -1,10 +1,11 @@
 """`bedplate status`: the provisioner, and who the caller is to it."""
 
 import time
+from collections.abc import Mapping
 
 import click
 
-from bedplate.v1.fleet_pb2 import GetStatusRequest, Sink
+from bedplate.v1.fleet_pb2 import GetStatusRequest, GetStatusResponse, Sink
 from provisioner.cli.connection import connected
 from provisioner.cli.frame import context_of, examples, form_option, say, say_data
 from provisioner.cli.terminal import plain
@@ -29,6 +30,7 @@ def command(context: str, form: str) -> None:
         "Started": f"{words.instant(answer.started_at)}, {words.ago(answer.started_at, time.time())}",
         "Epoch": f"{answer.epoch}, at revision {answer.revision}",
     }
+    rows |= _conduct(answer)
     lines = [f"{label:13}{text}" for label, text in rows.items()]
     labels = ("Events to", *[""] * len(answer.sinks))
     lines += [f"{label:13}{_sink(sink)}" for label, sink in zip(labels, answer.sinks, strict=False)]
@@ -37,3 +39,21 @@ def command(context: str, form: str) -> None:
 
 def _sink(sink: Sink) -> str:
     return f"{sink.name}, up to revision {sink.delivered_revision}: {sink.because}"
+
+
+def _conduct(answer: GetStatusResponse) -> dict[str, str]:
+    """What there was to refuse since it started; nothing where there was nothing."""
+    rows = {}
+    if answer.refused:
+        rows["Refused"] = f"{_counted(answer.refused)}; docs/operations.md says what each is"
+    if answer.cut_off:
+        rows["Cut off"] = f"{_counted(answer.cut_off)}; `bedplate explain MACHINE` says which"
+    if answer.slowed_s >= 1:
+        rows["Slowed"] = f"machines that send too fast, for {words.span(answer.slowed_s)} in all"
+    return rows
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """'12 CALLER_TOO_FAST, 2 ROLE_TOO_LOW', the most first"""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {reason}" for reason, count in ordered)
