@@ -8,7 +8,7 @@ BIN := .venv/bin
 SECONDS ?= 300
 SOURCES := nodeagent provisioner tests protos docs
 
-.PHONY: help setup dev check lint test soak bench protos golden released lock
+.PHONY: help setup dev check lint test vm console soak bench protos golden released lock
 
 help: ## Print the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +34,13 @@ lint: .venv/stamp
 
 test: .venv/stamp ## Everything: what check does, and the slower tests.
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
+
+vm: .venv/stamp ## Both units in a virtual machine, under a real systemd, as docs/install.md has them installed. Takes root, once.
+	$(BIN)/pytest -q tests/vm
+
+console: .venv/stamp ## A shell in that machine, with both units running; nothing of what is done there stays.
+	@exec $(BIN)/python -m tests.vm
 
 soak: .venv/stamp ## Simulated fleets, then real programs killed, new seeds, SECONDS=300 each: one that fails says how it is replayed.
 	@$(BIN)/python -m tests.simulation --seconds $(SECONDS)

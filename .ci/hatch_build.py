@@ -1,10 +1,11 @@
 """Packs the captured machines into the wheel: an archive each, for they are full of links and a wheel holds none.
 
-`nodeagent/shipped.py` unpacks them. The same machines give the same bytes.
+`nodeagent/shipped.py` unpacks them. The same machines give the same bytes. Two builds at once do not meet.
 """
 
 import gzip
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ class MachinesHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
             return  # a checkout has the folders
-        packed = Path(self.root, "build/machines")
-        packed.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="bedplate-machines-")  # gone with the builder
+        packed = Path(self._folder.name)
         for manifest in sorted(Path(self.root, "tests/machines").glob("*/capture.json")):
             archive = packed / f"{manifest.parent.name}.tar.gz"
             _pack(manifest.parent, archive)

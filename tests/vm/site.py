@@ -1,0 +1,43 @@
+"""One machine with both units, installed and enrolled as docs/install.md says, and saved while it runs.
+
+Rule: from the page come all commands; what stands here is what the page says in words.
+"""
+
+import subprocess
+from pathlib import Path
+
+from tests.vm import guide, image
+from tests.vm.machine import HARDWARE, KERNEL, Machine, machine
+
+PROGRAMS = "PATH=/opt/bedplate/bin:$PATH; cd /root\n"
+INSTALLED = ("apt-get ", "python3 -m venv", "/opt/bedplate/bin/pip")  # what the disk has of the page's lines
+STATUS = "systemctl show --property StatusText --value"
+
+
+def enrolled() -> Path:
+    """The folder of the saved machine."""
+    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, check=True).stdout
+    return image.saved("enrolled", _save, Path(__file__).read_bytes(), repr((HARDWARE, KERNEL)).encode(), qemu)
+
+
+def _save(folder: Path) -> None:
+    folder.mkdir()
+    with machine(image.image()) as made:
+        install(made)
+        made.save(folder)
+
+
+def install(made: Machine) -> None:
+    """From a disk that has the programs to a machine that its provisioner knows."""
+    made.sh(PROGRAMS + guide.blocks("The provisioner")[1])
+    credential, context = guide.blocks("People and tools")
+    made.sh(PROGRAMS + credential + "mv /var/lib/bedplate/provisioner/alice ~/bedplate-alice; " + context)
+    made.sh(
+        PROGRAMS + "mv /var/lib/bedplate/provisioner/admin ~/bedplate-admin; bedplate context add admin "
+        "--address provisioner.example:7443 --credentials ~/bedplate-admin --use"
+    )
+    token, agent, _ = guide.blocks("The agents")
+    made.sh(PROGRAMS + token)
+    made.sh(PROGRAMS + guide.without(agent, *INSTALLED))
+    made.until(f"{STATUS} nodeagent | grep '^connected to provisioner.example:7443; '")
+    made.sh("rm /etc/bedplate/join-token; > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")

@@ -1,0 +1,170 @@
+"""Both units under a real systemd: ready, busy, hung, stopped, rebooted, cut off."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+from tests.vm import guide, image
+from tests.vm.machine import Machine
+from tests.vm.site import PROGRAMS, STATUS
+
+CONNECTED = "connected to provisioner.example:7443; "
+HANG = """
+import signal
+def hang(*_):
+    while True:
+        pass
+signal.signal(signal.SIGUSR1, hang)
+"""
+QUICK = "[Service]\nWatchdogSec={watchdog}\nEnvironment=PYTHONPATH=/usr/local/lib/hang\n"
+
+
+def test_a_virtual_machine_can_be_had_here() -> None:
+    assert not image.missing(), image.missing()
+
+
+def test_the_disk_has_what_the_guide_installs() -> None:
+    assert guide.packages() <= set(image.PACKAGES)
+
+
+def test_start_returns_when_the_unit_is_ready_and_not_before(bench: Machine) -> None:
+    bench.sh("systemctl stop nodeagent provisioner; systemctl start provisioner")
+    for port in (7443, 7444):
+        bench.sh(f"exec 3<>/dev/tcp/127.0.0.1/{port}")
+    assert bench.sh(f"{STATUS} provisioner") != "\n"
+    bench.sh("systemctl start nodeagent")
+    bench.sh("test -S /run/bedplate/nodeagent.sock")
+    assert "every probe answered" in bench.sh(f"{STATUS} nodeagent")
+
+
+def test_the_status_line_is_the_tick_s_sentence(bench: Machine) -> None:
+    assert bench.sh(f"{STATUS} nodeagent").startswith(CONNECTED)
+    assert bench.sh(f"{STATUS} provisioner") == "1 present\n"
+    bench.sh("systemctl stop provisioner")
+    bench.until(f"{STATUS} nodeagent | grep '^not connected: '")
+    assert 'Status: "not connected: ' in bench.sh("systemctl status nodeagent")
+    bench.sh("systemctl start provisioner")
+    _connected(bench)
+    bench.until(f"{STATUS} provisioner | grep '^1 present'")
+
+
+def test_a_provisioner_that_cannot_start_says_why_and_is_tried_again_at_a_pace(bench: Machine) -> None:
+    bench.sh("cp /etc/bedplate/provisioner.toml ~/good; echo 'silent_after = 3' >> /etc/bedplate/provisioner.toml")
+    assert bench.run("systemctl", "restart", "provisioner").code != 0
+    bench.until(_said("provisioner", 'unknown key "silent_after"; did you mean "silent_after_s"?'))
+    bench.until("test $(systemctl show -P NRestarts provisioner) -ge 6")  # more than systemd's own limit of five
+    starts = [float(line.split()[0]) for line in bench.sh(_scheduled("provisioner")).splitlines()]
+    assert min(later - before for before, later in pairwise(starts)) >= 2.0
+    bench.sh("systemctl stop provisioner; cp ~/good /etc/bedplate/provisioner.toml")
+    taker = (
+        "import socket,threading; s=socket.socket(); s.bind(('0.0.0.0', 7443)); s.listen(); threading.Event().wait()"
+    )
+    bench.sh(
+        f'systemd-run --unit=taker python3 -c "{taker}"; until {{ exec 3<>/dev/tcp/127.0.0.1/7443; }} 2>&-; do :; done'
+    )
+    assert bench.run("systemctl", "start", "provisioner").code != 0
+    bench.until(_said("provisioner", "cannot listen on 0.0.0.0:7443: the port is taken"))
+    bench.sh("systemctl stop taker")
+    bench.until("systemctl is-active provisioner")
+    _connected(bench)
+
+
+def test_an_agent_that_cannot_read_its_configuration_says_why_and_comes_back_when_it_can(bench: Machine) -> None:
+    bench.sh("echo 'tick = 3' > /etc/bedplate/nodeagent.toml")
+    assert bench.run("systemctl", "restart", "nodeagent").code != 0
+    bench.until(_said("nodeagent", 'unknown key "tick"; did you mean "tick_s"?'))
+    bench.sh("> /etc/bedplate/nodeagent.toml")
+    _connected(bench)
+
+
+def test_what_hangs_is_ended_by_the_watchdog_and_comes_back_as_the_same(bench: Machine) -> None:
+    """Stopped by a signal; the length of the watchdog's patience is another here, and all else as installed."""
+    before = _shown(bench)
+    _impatient(bench)
+    bench.sh("systemctl kill --signal=STOP nodeagent provisioner")
+    _come_back(bench)
+    after = _shown(bench)
+    assert (after["id"], after["incarnation"]) == (before["id"], before["incarnation"])
+
+
+def test_a_main_loop_that_is_busy_for_ever_is_ended_by_the_watchdog_and_leaves_where_it_stood(bench: Machine) -> None:
+    before = _shown(bench)
+    _impatient(bench)
+    bench.sh("systemctl kill --kill-who=main --signal=USR1 nodeagent provisioner")
+    _come_back(bench)
+    after = _shown(bench)
+    assert (after["id"], after["incarnation"]) == (before["id"], before["incarnation"])
+    for unit in ("nodeagent", "provisioner"):
+        said = bench.sh(f"journalctl --sync; journalctl -o cat -u {unit}")
+        assert "Fatal Python error: Aborted" in said
+        assert "sitecustomize.py" in said  # where it stood
+
+
+def test_stop_is_in_order_and_the_goodbye_is_kept(bench: Machine) -> None:
+    bench.sh("systemctl stop nodeagent")
+    assert bench.sh("systemctl show -P Result nodeagent") == "success\n"
+    bench.until(PROGRAMS + "bedplate explain gpu-01 | grep 'the agent is stopping: SIGTERM'")
+    bench.sh("systemctl stop provisioner")
+    assert bench.sh("systemctl show -P Result provisioner") == "success\n"
+    said = bench.sh("journalctl --sync; journalctl -o cat -u nodeagent -u provisioner")
+    assert "something hangs" not in said  # what is not over in 4.7 s says so
+    assert "State 'stop-sigterm' timed out" not in said
+
+
+def test_reload_reads_the_configuration_again_in_the_same_process(bench: Machine) -> None:
+    pid = bench.sh("systemctl show -P MainPID nodeagent")
+    bench.sh("echo 'tick_s = 1.0' > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
+    bench.until(_said("nodeagent", "read /etc/bedplate/nodeagent.toml again"))
+    assert bench.sh("systemctl show -P MainPID nodeagent") == pid
+    assert bench.sh("systemctl is-active nodeagent") == "active\n"
+    assert bench.sh(f"{STATUS} nodeagent").startswith(CONNECTED)
+
+
+def test_both_come_back_from_a_reboot_and_from_a_cut_of_power(bench: Machine) -> None:
+    before = _shown(bench)
+    bench.reboot()
+    _connected(bench)
+    rebooted = _shown(bench)
+    bench.sh("sync")
+    bench.cut_power()
+    bench.power_on()
+    _connected(bench)
+    after = _shown(bench)
+    assert after["id"] == rebooted["id"] == before["id"]
+    boots = {shown["snapshot"]["vitals"]["host"]["boot_id"] for shown in (before, rebooted, after)}
+    assert len(boots) == 3
+    assert bench.sh(PROGRAMS + "bedplate events --machine gpu-01").count("rebooted") == 2
+
+
+def _connected(bench: Machine) -> None:
+    bench.until(f"{STATUS} nodeagent | grep '^{CONNECTED}'", limit_s=300)
+
+
+def _shown(bench: Machine) -> dict[str, Any]:
+    return dict(json.loads(bench.sh(PROGRAMS + "bedplate machine show gpu-01 -o json")))
+
+
+def _said(unit: str, sentence: str) -> str:
+    return f"journalctl --sync; journalctl -o cat -u {unit} | grep -F '{sentence}'"
+
+
+def _scheduled(unit: str) -> str:
+    return f"journalctl -o short-unix -u {unit} | grep 'Scheduled restart job'"
+
+
+def _impatient(bench: Machine) -> None:
+    """Both units with a watchdog of seconds, and a signal on which the main loop hangs."""
+    bench.sh("mkdir -p /usr/local/lib/hang /run/systemd/system/{nodeagent,provisioner}.service.d")
+    bench.run("tee", "/usr/local/lib/hang/sitecustomize.py", given=HANG)
+    for unit in ("nodeagent", "provisioner"):
+        bench.run("tee", f"/run/systemd/system/{unit}.service.d/quick.conf", given=QUICK.format(watchdog=10))
+    bench.sh("systemctl daemon-reload; systemctl restart provisioner nodeagent")
+    _connected(bench)
+
+
+def _come_back(bench: Machine) -> None:
+    for unit in ("nodeagent", "provisioner"):
+        bench.until(_said(unit, "Watchdog timeout"), limit_s=300)
+        bench.until(f"test $(systemctl show -P NRestarts {unit}) -ge 1", limit_s=300)
+    bench.until("systemctl is-active provisioner", limit_s=300)
+    _connected(bench)
