@@ -151,9 +151,13 @@ class Uplink:
         try:
             async with self.dial(identity, self.address) as link:
                 self._over.clear()
-                self._call = UplinkStub(link).Session()
-                await self._converse(self._call)
-                because = await ended(self._call)
+                self._call = call = UplinkStub(link).Session()
+                try:
+                    await self._converse(call)
+                    if session.state is not State.CLOSED:  # nobody waits for whoever dismissed us to end it, too
+                        because = await ended(call)
+                finally:
+                    call.cancel()  # or it goes on, and its connection with it, when its channel is closed
         except grpc.aio.AioRpcError as error:
             because, retry_after_s = await self._trouble(identity, error), retry_after(error)
             if error.code() is grpc.StatusCode.PERMISSION_DENIED:

@@ -47,6 +47,7 @@ class Conversation:
     under_way: set["asyncio.Future[Any]"] = field(default_factory=set)
     writes: set["asyncio.Task[None]"] = field(default_factory=set)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # all that it has to say is submitted
     ack_timer: asyncio.TimerHandle | None = None
     limit: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
     because: str = ""  # why we end it
@@ -191,8 +192,14 @@ class Conversation:
             async with asyncio.timeout(DISMISSAL_S):
                 await self.send(SessionResponse(dismissal=dismissal))
 
+    async def flushed(self) -> None:
+        """Until no write is under way: gRPC would never end a stream that has one, and its peer would wait for that."""
+        if self.writes:
+            await asyncio.wait(self.writes)
+
     def end(self) -> None:
         """The stream is over: what that means is submitted, without waiting."""
+        self.over.set()
         if self.ack_timer is not None:
             self.ack_timer.cancel()
         because = self.because or "its stream broke without a goodbye"

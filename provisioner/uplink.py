@@ -58,6 +58,7 @@ class UplinkServicer(Servicer):
             if self._conversations.get(who.machine_id) is conversation:
                 del self._conversations[who.machine_id]
             conversation.end()
+            await conversation.flushed()
 
     async def Renew(
         self, request: RenewRequest, context: grpc.aio.ServicerContext[RenewRequest, RenewResponse]
@@ -91,9 +92,9 @@ class UplinkServicer(Servicer):
 
     async def _begin(self, who: Caller, older: Conversation | None, context: Context, issuer: bytes) -> Talk:
         """The session, in the state that the older stream has left: ended, and all that it submitted written."""
-        if older and older.task:
+        if older:
             older.cut("a younger stream of the same machine took its place", RETRY_S)
-            await asyncio.wait([older.task])
+            await older.over.wait()
         if self._stopping:
             raise BedplateError("the provisioner is stopping")
         await self._fleet.write(())

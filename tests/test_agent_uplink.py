@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from bedplate.v1.snapshot_pb2 import Problem, Snapshot
-from bedplate.v1.uplink_pb2 import SessionResponse, Welcome
+from bedplate.v1.uplink_pb2 import Dismissal, SessionResponse, Welcome
 from bedplate.v1.uplink_pb2_grpc import UplinkServicer, add_UplinkServicer_to_server
 from nodeagent.identity import Identity
 from nodeagent.session import Session, State
@@ -146,5 +146,29 @@ def test_an_identity_that_nobody_can_dial_with_is_a_sentence_and_is_tried_again_
                 assert not task.done()
                 assert sentences[0].startswith("cannot ")
                 assert uplink.session.dial_at > uplink.clock()
+
+    asyncio.run(story())
+
+
+def test_a_dismissal_is_the_end_also_where_the_provisioner_never_ends_the_stream() -> None:
+    async def story() -> None:
+        enough, begun, left = asyncio.Event(), list[Any](), list[Any]()
+
+        async def busy(context: Any) -> None:
+            begun.append(context)
+            await context.read()
+            dismissal = Dismissal(because="no hello within 10 s", retry_after_s=0.5)
+            await context.write(SessionResponse(dismissal=dismissal))
+            try:
+                await enough.wait()
+            finally:
+                left.append(context)
+
+        async with meeting(busy) as identity:
+            uplink = dialling(identity)
+            await uplink.observe(*seen("little"))
+            async with running(uplink):
+                await until(lambda: len(begun) == 3 and begun[:2] == left[:2])
+            enough.set()
 
     asyncio.run(story())

@@ -216,13 +216,16 @@ def test_a_peer_that_vanishes_while_its_facts_are_written_leaves_no_broken_task(
 
 def test_a_peer_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
     async def work(place: Edge) -> None:
-        await place.meet(A)
+        older = await place.meet(A)
         conversation = place.uplink._conversations[A]
         await conversation.writing.acquire()  # as a write that waits for the peer to read does
         began = asyncio.get_running_loop().time()
         await place.uplink.cut_off(A, "it was forgotten")
         await _until(lambda: place.uplink.streams == 0)
         assert asyncio.get_running_loop().time() - began < 2
+        await place.meet(A)
+        conversation.writing.release()
+        assert await older.end() == "it was forgotten"
 
     _run(tmp_path, work)
 

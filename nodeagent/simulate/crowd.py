@@ -22,6 +22,8 @@ from nodeagent.simulate.told import Ended, Happened, Status, Told
 STOP_S = 4.0
 LOOK_S = 0.2
 AT_ONCE = 8  # enrolments
+UNDER_WAY = 32  # machines on their way to a stream
+PATIENCE_S = 5.0
 
 Tell = Callable[[Told], None]
 
@@ -133,6 +135,16 @@ class Crowd:
             self.racks.append(rack)
             rack.machine.power_on(self.options.tick_s * place / len(numbers))
             await asyncio.sleep(0)
+            if place % UNDER_WAY == 0:
+                await self._breathe(place)
+
+    async def _breathe(self, count: int) -> None:
+        """Those that were powered on get to speak, before more of them want to: but a while is enough."""
+        until = asyncio.get_running_loop().time() + PATIENCE_S
+        while asyncio.get_running_loop().time() < until:
+            if count - sum(rack.machine.tried for rack in self.racks) < UNDER_WAY:
+                return
+            await asyncio.sleep(LOOK_S / 4)
 
     async def _play(self) -> None:
         await self.begin.wait()
