@@ -23,7 +23,7 @@ MESSAGE = 4 << 20  # of a machine: a hundred times the largest inventory
 STRANGER_MESSAGE = 64 << 10  # an enrolment has some kilobytes
 STRANGER_STREAMS = 8  # an agent has one
 STRANGER_IDLE_MS = 15_000
-STRANGER_AGE_MS = 60_000  # whatever is under way: a call that was begun and never said is not held for ever
+STRANGER_AGE_MS = 30_000  # whatever is under way: a call that was begun and never said is not held for ever
 RESERVE = 256  # descriptors that are not connections: the store, its threads, the log
 
 

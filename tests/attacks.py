@@ -20,6 +20,8 @@ from tests.crowd import Crowd
 RUN = b"e" * 16
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS, RST_STREAM, SETTINGS, PING = 1, 3, 4, 6
+OPENING = PREFACE + b"\0\0\0\x04\0\0\0\0\0"  # and empty SETTINGS
+HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 EVIL = "m-aaaaaaab"
 Attack = Callable[[Crowd], Awaitable[None]]
 
@@ -32,16 +34,16 @@ async def garbage_instead_of_tls(crowd: Crowd) -> None:
 
 
 async def plaintext_instead_of_tls(crowd: Crowd) -> None:
-    await _again(crowd, lambda _, writer: _sent(writer, PREFACE + _frame(SETTINGS, 0, 0, b"")))
+    await _again(crowd, lambda _, writer: _sent(writer, OPENING))
 
 
 async def handshakes_that_never_end(crowd: Crowd) -> None:
     """The first bytes of a ClientHello, and then nothing."""
     async with contextlib.AsyncExitStack() as stack:
         for number in range(300):
-            _, writer = await asyncio.open_connection(*_ports(crowd)[number % 2])
+            _, writer = await asyncio.open_connection(*ports(crowd)[number % 2])
             stack.callback(writer.close)
-            writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+            writer.write(HALF_A_HELLO)
         await asyncio.Event().wait()
 
 
@@ -50,7 +52,7 @@ async def idle_connections(crowd: Crowd) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(200):
             writer = await stack.enter_async_context(_stranger(crowd))
-            writer.write(PREFACE + _frame(SETTINGS, 0, 0, b""))
+            writer.write(OPENING)
         await asyncio.Event().wait()
 
 
@@ -74,10 +76,7 @@ async def calls_that_are_reset_at_once(crowd: Crowd) -> None:
 
     def calls(number: int) -> bytes:
         streams = range(number * 200 + 1, number * 200 + 201, 2)
-        return b"".join(
-            _frame(HEADERS, 4, stream, _call_headers()) + _frame(RST_STREAM, 0, stream, b"\0\0\0\x08")
-            for stream in streams
-        )
+        return b"".join(begun(stream) + _frame(RST_STREAM, 0, stream, b"\0\0\0\x08") for stream in streams)
 
     await _flood(crowd, calls)
 
@@ -87,8 +86,8 @@ async def calls_that_are_begun_and_never_said(crowd: Crowd) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(50):
             writer = await stack.enter_async_context(_stranger(crowd))
-            calls = b"".join(_frame(HEADERS, 4, stream, _call_headers()) for stream in range(1, 200, 2))
-            writer.write(PREFACE + _frame(SETTINGS, 0, 0, b"") + calls)
+            calls = b"".join(begun(stream) for stream in range(1, 200, 2))
+            writer.write(OPENING + calls)
         await asyncio.Event().wait()
 
 
@@ -200,7 +199,7 @@ async def _read(call: Any) -> None:
 
 async def _again(crowd: Crowd, work: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
     """On connections to both ports, one after the other, each until it is closed on us."""
-    for host, port in _for_ever(_ports(crowd)):
+    for host, port in _for_ever(ports(crowd)):
         reader, writer = await asyncio.open_connection(host, port)
         try:
             with contextlib.suppress(OSError):
@@ -215,7 +214,7 @@ async def _flood(crowd: Crowd, octets: Callable[[int], bytes]) -> None:
     while True:
         with contextlib.suppress(OSError):
             async with _stranger(crowd) as writer:
-                await _sent(writer, PREFACE + _frame(SETTINGS, 0, 0, b""))
+                await _sent(writer, OPENING)
                 for number in range(1 << 20):
                     await _sent(writer, octets(number))
 
@@ -226,18 +225,28 @@ async def _sent(writer: asyncio.StreamWriter, octets: bytes) -> None:
     await asyncio.sleep(0)  # a write that need not wait gives nobody a turn
 
 
-@contextlib.asynccontextmanager
-async def _stranger(crowd: Crowd) -> AsyncIterator[asyncio.StreamWriter]:
+async def stranger(crowd: Crowd) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Through TLS, without a certificate."""
     context = ssl.create_default_context(cadata=crowd.ca.roots_pem.decode())
     context.set_alpn_protocols(["h2"])
-    _, writer = await asyncio.open_connection(*_ports(crowd)[1], ssl=context)
+    return await asyncio.open_connection(*ports(crowd)[1], ssl=context)
+
+
+@contextlib.asynccontextmanager
+async def _stranger(crowd: Crowd) -> AsyncIterator[asyncio.StreamWriter]:
+    _, writer = await stranger(crowd)
     try:
         yield writer
     finally:
         writer.transport.abort()
 
 
-def _ports(crowd: Crowd) -> tuple[tuple[str, int], ...]:
+def begun(stream: int) -> bytes:
+    """A call's headers."""
+    return _frame(HEADERS, 4, stream, _call_headers())
+
+
+def ports(crowd: Crowd) -> tuple[tuple[str, int], ...]:
     pairs = (address.rpartition(":") for address in (crowd.config.listen, crowd.config.enrol_listen))
     return tuple((host, int(port)) for host, _, port in pairs)
 
