@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BATCH = 5000  # changes in one transaction at most
-GATHER_S = 0.05  # what can wait does so: a transaction costs as much as a hundred rows of it
+GATHER_S = 0.1  # what can wait does so: a transaction costs as much as a hundred rows of it
 LOG = logging.getLogger("provisioner")
 
 

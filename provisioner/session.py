@@ -30,7 +30,7 @@ from provisioner.world import Change, InventoryKept, Met, Parted
 
 INTERVAL_S = 300.0
 ACK_AFTER_S = 5.0
-ACK_AFTER = 4  # deltas; the agent waits when 16 are without an answer
+ACK_AFTER = 8  # deltas; the agent waits when 16 are without an answer
 MOST_SEQUENCE = 1 << 62  # the store's integers have 63 bits
 MOST_INVENTORY = 1 << 20  # bytes: twenty times the largest that is known
 MOST_WORTHLESS = 1000  # messages that say nothing new, on one stream: some are repeated, a thousand are a flood

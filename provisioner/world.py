@@ -193,8 +193,11 @@ def machine_after(facts: Facts | None, change: MachineChange, revision: int) -> 
             return replace(facts, session="", parted_because=change.because, last_heard_at=change.at, revision=revision)
         case InventoryKept():
             return _inventory(facts, change, revision)
-        case VitalsKept() | VitalsMoved():
+        case VitalsKept():
             return _vitals(facts, change, revision)
+        case VitalsMoved():
+            younger = change.run_id == facts.run_id and change.sequence > facts.sequence
+            return replace(facts, sequence=change.sequence, last_heard_at=change.at) if younger else facts
         case SilenceNoted():
             return replace(facts, silent_noted=change.silent, revision=revision)
         case _:
@@ -220,11 +223,10 @@ def _revoked(facts: Facts, revision: int) -> Facts:
     """One incarnation further: so that no certificate that it has had is of the one that it is in."""
     if facts.revoked:
         return facts
-    key, incarnation = REVOKED + facts.key_sha256, facts.incarnation + 1
     return replace(
         facts,
-        incarnation=incarnation,
-        key_sha256=key,
+        incarnation=facts.incarnation + 1,
+        key_sha256=REVOKED + facts.key_sha256,
         certified_at=None,
         session="",
         parted_because="its certificate was revoked",
@@ -232,15 +234,14 @@ def _revoked(facts: Facts, revision: int) -> Facts:
     )
 
 
-def _vitals(facts: Facts, change: VitalsKept | VitalsMoved, revision: int) -> Facts:
-    count = change.problem_count if isinstance(change, VitalsKept) else facts.problem_count
+def _vitals(facts: Facts, change: VitalsKept, revision: int) -> Facts:
     return replace(
         facts,
         run_id=change.run_id,
         sequence=change.sequence,
-        problem_count=count,
+        problem_count=change.problem_count,
         last_heard_at=change.at,
-        revision=facts.revision if count == facts.problem_count else revision,
+        revision=facts.revision if change.problem_count == facts.problem_count else revision,
     )
 
 

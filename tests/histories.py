@@ -58,12 +58,32 @@ Draw = tuple[str, int, int, str]
 
 
 @dataclass(slots=True)
+class _Run:
+    """Of an agent: its deltas count up, and no run comes back once there was another one."""
+
+    id: bytes
+    sequence: int = 0
+    beside: int = 0  # deltas since the vitals were kept whole
+
+    def whole(self, machine_id: str, number: int, at: float) -> VitalsKept:
+        self.sequence, self.beside = self.sequence + 1 + number, 0
+        return VitalsKept(machine_id, self.id, self.sequence, b"", b"p", number % 3, at)
+
+    def moved(self, machine_id: str, at: float) -> VitalsMoved | None:
+        if not self.sequence:
+            return None
+        self.sequence, self.beside = self.sequence + 1, self.beside + 1
+        return VitalsMoved(machine_id, self.id, self.sequence, self.beside - 1, b"", at)
+
+
+@dataclass(slots=True)
 class _Teller:
     """Makes a change of each draw that makes sense by then."""
 
     machines: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     digests: set[bytes] = field(default_factory=set)
+    runs: dict[str, "_Run"] = field(default_factory=dict)  # the agent's, of each machine
     at: float = 1.0
 
     def tell(self, draw: Draw) -> Change | None:
@@ -72,6 +92,7 @@ class _Teller:
         machine_id, token_id = f"m-{which}", f"t-{which % 2}"
         if kind == "asked":
             self.machines.add(machine_id)
+            self._run(machine_id)
             key = bytes([number]) * 32
             return Asked(machine_id, number, key, b"e" * number, text, text, text, token_id, text, self.at)
         if kind in ("noted", "answered", "audited", "taken back"):
@@ -108,7 +129,7 @@ class _Teller:
     def _machine(  # noqa: C901, PLR0911 - one arm a change
         self, kind: str, machine_id: str, number: int, text: str
     ) -> Change | None:
-        digest, run_id, at = bytes([number]) * 32, bytes([number % 2]) * 16, self.at
+        digest, at = bytes([number]) * 32, self.at
         match kind:
             case "accepted":
                 return Accepted(machine_id, at)
@@ -119,20 +140,25 @@ class _Teller:
             case "machine revoked":
                 return Revoked(machine_id, at)
             case "met":
+                run_id = (self._run(machine_id) if number % 2 else self.runs[machine_id]).id
                 return Met(machine_id, f"s-{number}", number, run_id, text, text, text, number - 2.5, at, b"k" * number)
             case "parted":
                 return Parted(machine_id, f"s-{number}", text, at)
             case "silence":
                 return SilenceNoted(machine_id, silent=number % 2 == 0, at=at)
             case "vitals":
-                return VitalsKept(machine_id, run_id, number, b"v" * number, b"p", number % 3, at)
+                return self.runs[machine_id].whole(machine_id, number, at)
             case "moved":
-                return VitalsMoved(machine_id, run_id, number, number, b"", at)
+                return self.runs[machine_id].moved(machine_id, at)
         if kind == "again" and digest not in self.digests:
             return None
         self.digests.add(digest)
         body = digest if kind == "inventory" else None
         return InventoryKept(machine_id, digest, body, text, text, text, number, text, number, text, text, at)
+
+    def _run(self, machine_id: str) -> _Run:
+        self.runs[machine_id] = _Run(f"{self.at:016}".encode())
+        return self.runs[machine_id]
 
 
 def _told(draws: Sequence[Draw]) -> list[Change]:

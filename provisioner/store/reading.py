@@ -5,7 +5,7 @@ Rule: every read is a look-up by key, or bounded by a limit.
 
 from dataclasses import fields, replace
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from provisioner.store.rows import Answer, Event, Seen, VitalsRow
 from provisioner.store.schema import (
@@ -27,6 +27,12 @@ from provisioner.world import Facts, TokenFacts, World
 
 FACTS = select(*(machines.c[field.name] for field in fields(Facts)))
 EVENTS = select(*(events.c[field.name] for field in fields(Event)))
+MOVED = (  # deltas that the facts of their machines do not have
+    select(moves.c.machine_id, moves.c.sequence, moves.c.at)
+    .join(machines, and_(machines.c.id == moves.c.machine_id, machines.c.run_id == moves.c.run_id))
+    .where(moves.c.sequence > machines.c.sequence, machines.c.forgotten_at.is_(None))
+    .order_by(moves.c.sequence)
+)
 AFTER_ALL_TEXTS = "\U0010ffff"
 
 
@@ -34,6 +40,8 @@ def world(connection: Connection, started_at: float) -> World:
     """Everything but bodies."""
     row = connection.execute(select(counters)).one()
     known = {facts.id: facts for facts in (Facts(*row) for row in connection.execute(FACTS))}
+    for name, sequence, at in connection.execute(MOVED):
+        known[name] = replace(known[name], sequence=sequence, last_heard_at=at)
     newest = connection.execute(select(func.max(events.c.revision))).scalar()
     return World(
         epoch=row.epoch,

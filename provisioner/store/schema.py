@@ -67,8 +67,8 @@ moves = Table(  # deltas to them: those of the same run with a higher sequence
     Column("place", BigInteger, primary_key=True),  # used again and again: rows of before are passed over
     Column("run_id", LargeBinary, nullable=False),
     Column("sequence", BigInteger, nullable=False),
-    Column("delta", LargeBinary, nullable=False),
     Column("at", Double, nullable=False),
+    Column("delta", LargeBinary, nullable=False),
 )
 
 inventories = Table(

@@ -14,6 +14,6 @@ def upgrade() -> None:
         sa.Column("place", sa.BigInteger(), primary_key=True),
         sa.Column("run_id", sa.LargeBinary(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
-        sa.Column("delta", sa.LargeBinary(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("delta", sa.LargeBinary(), nullable=False),
     )
