@@ -27,6 +27,7 @@ PREFIX: Final = "bedplate1."
 TOKEN_BYTES: Final = 4096
 TIMEOUT_S: Final = 10.0
 MAKE_ANOTHER: Final = "make another with `bedplate token create`"
+COME_ANEW: Final = "give it a join token that is made now, and it stays who it is"
 CAUSES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (ssl.SSLError, "what listens there speaks no TLS; is it the provisioner's enrol_listen?"),
     (ConnectionResetError, "what listens there hangs up on TLS; is it the provisioner's enrol_listen?"),
@@ -36,6 +37,9 @@ REASONS: Final = (  # what OpenSSL says of a certificate -> what to do
     ("not yet valid", "this host's clock is behind the beginning of its certificate: set the clock"),
     ("expired", "its certificate is over by this host's clock: set the clock, or restart the provisioner"),
     ("mismatch", "its certificate is not for that name: add it to `names` in the provisioner's configuration"),
+    ("self-signed", "it is of a CA that this machine does not know: " + COME_ANEW),
+    ("self signed", "it is of a CA that this machine does not know: " + COME_ANEW),
+    ("local issuer", "it is of a CA that this machine does not know: " + COME_ANEW),
     ("not valid for", "its certificate is not for that name: add it to `names` in the provisioner's configuration"),
 )
 

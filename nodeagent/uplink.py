@@ -22,7 +22,7 @@ from bedplate.v1.snapshot_pb2 import Snapshot
 from bedplate.v1.uplink_pb2 import SessionRequest, SessionResponse
 from bedplate.v1.uplink_pb2_grpc import UplinkStub
 from nodeagent.errors import BedplateError
-from nodeagent.meeting import Met, trouble
+from nodeagent.meeting import COME_ANEW, Met, trouble
 from nodeagent.refusal import retry_after
 from nodeagent.session import PeerError, Session, State
 
@@ -41,6 +41,7 @@ CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
+REFUSED = f"does it take this machine's certificate no more (over, or its CA changed)? Then {COME_ANEW}"
 UNREACHABLE = re.compile("Connection refused|No route to host|Connection timed out|Network is unreachable")
 Call = grpc.aio.StreamStreamCall[SessionRequest, SessionResponse]
 
@@ -241,4 +242,5 @@ async def ended(call: Call) -> str:
 
 def cause(error: grpc.aio.AioRpcError) -> str:
     """The last of gRPC's many words: 'failed to connect …; last error: Socket closed' -> 'Socket closed'"""
-    return (error.details() or error.code().name).split("last error: ")[-1][:300]
+    last = (error.details() or error.code().name).split("last error: ")[-1][:300]
+    return f"{last}; {REFUSED}" if last.endswith("Socket closed") else last

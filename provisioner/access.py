@@ -8,7 +8,7 @@ Rule 4: a machine that was forgotten, or whose certificate is of an older incarn
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from typing import Any, Final, Protocol
@@ -82,6 +82,7 @@ class Caller:
     role: str = ""  # "viewer", "operator", "admin", "machine"; empty: nobody that we know
     machine_id: str = ""
     incarnation: int = 0
+    by: Shown = field(default=NOTHING, compare=False, repr=False)  # the certificate; who calls is the same by another
 
     def __str__(self) -> str:
         """As in events: 'machine m-4kq7zt2x', 'alice (admin)'."""
@@ -108,13 +109,10 @@ def caller_of(uris: list[str]) -> Caller:
 
 def caller(context: Any) -> Caller:
     """Who is at the other end of this call (a ServicerContext of grpc or grpc.aio)."""
-    return caller_of([uri.decode("utf-8", "replace") for uri in context.auth_context().get("peer_uri", ())])
-
-
-def certificate(context: Any) -> Shown:
-    """What else the certificate says by which it is called; NOTHING without one."""
-    pems = context.auth_context().get("x509_pem_cert", ())
-    return shown(pems[0]) if pems else NOTHING
+    said = context.auth_context()
+    who = caller_of([uri.decode("utf-8", "replace") for uri in said.get("peer_uri", ())])
+    pems = said.get("x509_pem_cert", ())
+    return replace(who, by=shown(pems[0])) if pems and who != NOBODY else who
 
 
 def denial(method: str, who: Caller) -> RefusedError | None:
@@ -133,19 +131,19 @@ def denial(method: str, who: Caller) -> RefusedError | None:
     return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW", line)
 
 
-def taken_back(who: Caller, shown: Shown, world: World) -> RefusedError | None:
+def taken_back(who: Caller, world: World) -> RefusedError | None:
     """Why this person's certificate is worth nothing any more; None where it is good."""
-    at = world.revoked.get(("", shown.serial_number))
+    at = world.revoked.get(("", who.by.serial_number))
     made_until = world.revoked.get((who.name, ""))
-    if at is None and (made_until is None or shown.issued_at > made_until):
+    if at is None and (made_until is None or who.by.issued_at > made_until):
         return None
-    line = f"the certificate of {who} with serial number {shown.serial_number} was revoked: {ANOTHER}"
+    line = f"the certificate of {who} with serial number {who.by.serial_number} was revoked: {ANOTHER}"
     return RefusedError(grpc.StatusCode.PERMISSION_DENIED, "CREDENTIAL_REVOKED", line)
 
 
-def untrusted(who: Caller, shown: Shown, trusted: frozenset[bytes]) -> RefusedError | None:
+def untrusted(who: Caller, trusted: frozenset[bytes]) -> RefusedError | None:
     """Why the root of this certificate is not enough: the connection is older than what is trusted now."""
-    if who == NOBODY or shown.issuer in trusted:
+    if who == NOBODY or who.by.issuer in trusted:
         return None
     again = "enrol it again with a new join token; it stays who it is" if who.machine_id else ANOTHER
     line = f"the certificate of {who} is of a CA that is trusted no more: {again}"
@@ -215,8 +213,8 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _entered(self, method: str, context: Any, stays: bool) -> AsyncIterator[None]:  # noqa: FBT001 - one caller
         """For as long as the call runs; what is refused in it is the call's status."""
         try:
-            who, by = caller(context), certificate(context)
-            verdict = partial(self._verdict, method, who, by)
+            who = caller(context)
+            verdict = partial(self._verdict, method, who)
             with self.calls.standing(verdict) if stays else nullcontext():  # first of all: no moment lies between
                 if refused := verdict():
                     raise refused
@@ -226,13 +224,13 @@ class Guard(grpc.aio.ServerInterceptor):
             self._refused(refused.reason)
             await refuse(context, refused)
 
-    def _verdict(self, method: str, who: Caller, by: Shown) -> RefusedError | None:
+    def _verdict(self, method: str, who: Caller) -> RefusedError | None:
         """Why this call may not begin, or not go on."""
         if refused := denial(method, who):
             return refused
         world = self._world()
-        if self._trusted and (refused := untrusted(who, by, self._trusted())):
+        if self._trusted and (refused := untrusted(who, self._trusted())):
             return refused
         if METHODS[method] is Who.MACHINE:
             return standing(MachineIdentity(who.machine_id, who.incarnation), world)
-        return taken_back(who, by, world) if who.role and not who.machine_id else None
+        return taken_back(who, world) if who.role and not who.machine_id else None

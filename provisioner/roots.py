@@ -2,7 +2,8 @@
 
 Rule 1: a machine is to have a certificate of the root that signs now, and all roots that are trusted now, and no other.
         Its proof is the certificate that it comes with: key, certificate and roots are one file of the agent's.
-Rule 2: nobody is told to come at once: the time that machines may take grows with their number.
+Rule 2: by a certificate of a root that signs no more only a machine that got it here gets another.
+Rule 3: nobody is told to come at once: the time that machines may take grows with their number.
 """
 
 import asyncio
@@ -10,9 +11,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Protocol
 
+import grpc
+
 from bedplate.v1.enrolment_pb2 import Credentials
 from bedplate.v1.uplink_pb2 import SessionResponse
-from provisioner.access import Caller
+from provisioner.access import Caller, RefusedError
 from provisioner.fleet import Fleet
 from provisioner.keyring import Keyring
 from provisioner.session import Session, renew_soon
@@ -59,6 +62,7 @@ class Roots:
         """As `renew`; and where a stream stands by a certificate of another root, it is begun anew by the younger."""
 
         async def renewed(who: Caller, csr: bytes) -> Credentials:
+            await self._demand_ours(who)
             credentials = await renew(who, csr)
             stream = self.streams.get(who.machine_id)
             if stream is not None and stream.issuer != self._keyring.now.signer:
@@ -68,6 +72,14 @@ class Roots:
             return credentials
 
         return renewed
+
+    async def _demand_ours(self, who: Caller) -> None:
+        """Who has stolen the old root's key makes what it likes of it: by that nobody gets a certificate of the new."""
+        fleet = self._fleet
+        if who.by.issuer == self._keyring.now.signer or await fleet.read(fleet.store.is_issued, who.by.serial_number):
+            return
+        line = f"cannot renew the certificate of {who.machine_id}: it was never issued here; enrol with a join token"
+        raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "NEVER_ISSUED", line)
 
     def changed(self) -> None:
         ca = self._keyring.now.authority

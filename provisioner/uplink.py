@@ -13,7 +13,7 @@ import grpc
 from bedplate.v1.enrolment_pb2 import Credentials
 from bedplate.v1.uplink_pb2 import RenewRequest, RenewResponse, SessionRequest
 from bedplate.v1.uplink_pb2_grpc import UplinkServicer as Servicer
-from provisioner.access import Caller, caller, certificate, standing
+from provisioner.access import Caller, caller, standing
 from provisioner.conversation import RETRY_S, Context, Conversation
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet
@@ -48,12 +48,12 @@ class UplinkServicer(Servicer):
         self, _: AsyncIterator[SessionRequest], context: Context
     ) -> None:
         who = caller(context)
-        task, pace, issuer = asyncio.current_task(), self._pace, certificate(context).issuer
-        conversation = Conversation(self._fleet, who.machine_id, context, task, pace, who.incarnation, issuer)
+        task, pace = asyncio.current_task(), self._pace
+        conversation = Conversation(self._fleet, who.machine_id, context, task, pace, who.incarnation, who.by.issuer)
         older = self._conversations.get(who.machine_id)
         self._conversations[who.machine_id] = conversation  # before anything is awaited: the next one finds this one
         try:
-            await conversation.run(lambda: self._begin(who, older, context, issuer), self._hello_s)
+            await conversation.run(lambda: self._begin(who, older, context), self._hello_s)
         finally:
             if self._conversations.get(who.machine_id) is conversation:
                 del self._conversations[who.machine_id]
@@ -90,7 +90,7 @@ class UplinkServicer(Servicer):
     def conversations(self) -> Mapping[str, Conversation]:
         return self._conversations
 
-    async def _begin(self, who: Caller, older: Conversation | None, context: Context, issuer: bytes) -> Talk:
+    async def _begin(self, who: Caller, older: Conversation | None, context: Context) -> Talk:
         """The session, in the state that the older stream has left: ended, and all that it submitted written."""
         if older:
             older.cut("a younger stream of the same machine took its place", RETRY_S)
@@ -109,8 +109,8 @@ class UplinkServicer(Servicer):
             epoch=world.epoch,
             peer=_address(context.peer()),
             interval_s=self._fleet.settings.config.vitals_interval_s,
-            issuer=issuer,
-            renew_within_s=self._renewal(facts, issuer),
+            issuer=who.by.issuer,
+            renew_within_s=self._renewal(facts, who.by.issuer),
         )
 
     def _known(self, facts: Facts) -> Known:

@@ -65,9 +65,10 @@ async def served(folder: Path, changes: Sequence[Change] = (), **settings: Any) 
     async def cut_off(machine_id: str, because: str) -> None:
         cut.append((machine_id, because))
 
-    server = grpc.aio.server(interceptors=[Guard(lambda: fleet.world, refused=fleet.conduct.refuse)])
     settings = {"sinks": lambda: [*made.sinks()], **settings}
-    add_FleetServicer_to_server(FleetServicer(fleet, cut_off, **settings), server)
+    guard = Guard(lambda: fleet.world, refused=fleet.conduct.refuse)
+    server = grpc.aio.server(interceptors=[guard])
+    add_FleetServicer_to_server(FleetServicer(fleet, cut_off, judge=guard.calls.judge, **settings), server)
     chain, key = ca.issue_server(["127.0.0.1"], now=time.time())
     credentials = grpc.ssl_server_credentials([(key, chain)], ca.roots_pem, require_client_auth=True)
     port = server.add_secure_port("127.0.0.1:0", credentials)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests import release
 from tests.running import BIN, Program, Site, agent, site, until
 
 MACHINES = Path(__file__).resolve().parent / "machines"
+LIFE_S = 40  # of a certificate, where one is to be renewed soon
 
 
 @dataclass
@@ -109,3 +112,77 @@ def test_a_rotation_from_start_to_end_loses_no_machine_not_one_that_is_off_and_n
 
 def audit(place: Site) -> list[dict[str, Any]]:
     return [json.loads(line) for line in place.bedplate("audit", "-o", "jsonl").stdout.splitlines()]
+
+
+def again_by(token: Path, program: Program, fresh: Path) -> None:
+    """Somebody puts another join token in place, and lets the agent read it."""
+    token.write_text(fresh.read_text())
+    program.said.clear()
+    program.process.send_signal(signal.SIGHUP)
+    connected(program)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_machine_that_was_away_for_the_whole_rotation_says_so_and_comes_back_by_a_token_as_who_it_was(
+    tmp_path: Path,
+) -> None:
+    with yard(tmp_path) as here:
+        token = here.token("token", "--uses", "1")
+        with agent(tmp_path / "far", token, root=MACHINES / "dgx2") as far:
+            connected(far)
+        (before,) = here.place.machines()
+        here.go_on()
+        here.new_credential("ada", "admin")
+        for _ in range(2):
+            refused = here.ca("rotate", "--yes", "--lose", "admin", "--lose", "nobody")
+            assert "nobody is lost by the next step who is called nobody" in refused.stderr
+            here.go_on("--lose", "dgx2", "--lose", "admin")
+        until(lambda: "1 root is trusted" in here.provisioner.text())
+        with agent(tmp_path / "far", token, root=MACHINES / "dgx2") as far:
+            far.wait_for("STATUS=not connected: cannot reach")
+            assert "it is of a CA that this machine does not know: give it a join token that is made now" in far.text()
+            again_by(token, far, here.token("fresh", "--uses", "1"))
+            until(here.present)
+        (after,) = here.place.machines()
+        assert (after["machine_id"], after["incarnation"]) == (before["machine_id"], before["incarnation"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_stolen_key_is_worth_nothing_within_seconds_and_machines_come_back_as_who_they_were(tmp_path: Path) -> None:
+    with yard(tmp_path) as here:
+        token = here.token("token", "--uses", "1")
+        with agent(tmp_path / "one", token, root=MACHINES / "dgx2") as one:
+            connected(one)
+            (before,) = here.place.machines()
+            said = here.ca("rotate", "--stolen", "--yes").stderr
+            assert f"it will lose dgx2 ({before['machine_id']})" in said
+            assert "it will lose admin (admin)" in said
+            until(lambda: "of a CA that is trusted no more: enrol it again with a new join token" in one.text())
+            assert here.place.bedplate("status", check=False).returncode == 4
+            here.new_credential("ada", "admin")
+            again_by(token, one, here.token("fresh", "--uses", "1"))
+            until(here.present)
+        (after,) = here.place.machines()
+        assert (after["machine_id"], after["incarnation"]) == (before["machine_id"], before["incarnation"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_an_agent_of_the_last_release_is_waited_for_and_learns_the_new_root_when_it_renews(tmp_path: Path) -> None:
+    old = release.unpacked(tmp_path / "released")
+    with yard(tmp_path, certificate_days=LIFE_S / 86400) as here:
+        token = here.token("token", "--uses", "1")
+        with agent(tmp_path / "one", token, old, root=MACHINES / "dgx2") as one:
+            connected(one)
+            here.go_on()
+            refused = here.ca("rotate", "--yes", "--lose", "admin")
+            assert "0 of 1 machines came with a certificate of the new root; not yet: dgx2 (m-" in refused.stderr
+            until(lambda: here.came() == "1 of 1", limit_s=60)
+            here.new_credential("ada", "admin")
+            here.go_on("--lose", "admin")
+            here.go_on("--lose", "admin")
+            until(lambda: "1 root is trusted" in here.provisioner.text())
+            until(here.present)
+            assert one.process.poll() is None

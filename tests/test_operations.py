@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -57,15 +58,12 @@ def test_a_ca_that_was_lost_is_begun_anew(tmp_path: Path) -> None:
             place.initialise()
             with place.run() as again:
                 again.wait_for("READY=1")
-                _refused(program, "its certificate does not hold")
-                place.bedplate("machine", "forget", "--yes", name)
-                token = place.token("--uses", "1")
-                program.stop()
-                (tmp_path / "agent/state/identity.json").unlink()
-                with agent(tmp_path / "agent", token, root=MACHINE) as anew:
-                    _connected(anew)
-                    (machine,) = place.machines()
-                    assert (machine["machine_id"], machine["incarnation"]) == (name, 2)
+                _refused(program, "it is of a CA that this machine does not know")
+                place.token("--uses", "1")
+                program.process.send_signal(signal.SIGHUP)
+                _connected(program)
+                (machine,) = place.machines()
+                assert (machine["machine_id"], machine["incarnation"]) == (name, 1)
 
 
 def test_a_machine_that_was_off_for_longer_than_its_certificate_lasts_comes_back_by_any_token(tmp_path: Path) -> None:
