@@ -9,7 +9,7 @@ import pytest
 from nodeagent.config import FIXED
 from nodeagent.config import Config as AgentConfig
 from provisioner.config import Config as ProvisionerConfig
-from provisioner.config import Mqtt
+from provisioner.config import Mqtt, Webhook
 
 TABLES = ("mqtt", "webhook")
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
@@ -37,21 +37,25 @@ def _parts() -> dict[str, dict[str, str]]:
     return found
 
 
-def _defaults(config: msgspec.Struct) -> dict[str, str]:
-    """Of what stands in no table of its own."""
-    values = {key: getattr(config, key) for key in config.__struct_fields__}
-    return {key: _toml(value) for key, value in values.items() if key not in TABLES}
+def _defaults(config: type[msgspec.Struct]) -> dict[str, str]:
+    """Of what stands in no table of its own; '-' where there is none."""
+    return {
+        field.name: "-" if field.default is msgspec.NODEFAULT else _toml(field.default)
+        for field in msgspec.structs.fields(config)
+        if field.name not in TABLES
+    }
 
 
 @pytest.mark.parametrize(
     ("title", "config"),
     [
-        ("nodeagent", AgentConfig()),
-        ("provisioner", ProvisionerConfig()),
-        ("provisioner: [mqtt]", Mqtt()),
+        ("nodeagent", AgentConfig),
+        ("provisioner", ProvisionerConfig),
+        ("provisioner: [mqtt]", Mqtt),
+        ("provisioner: [[webhook]]", Webhook),
     ],
 )
-def test_each_key_of_a_configuration_is_documented_with_its_default(title: str, config: msgspec.Struct) -> None:
+def test_each_key_of_a_configuration_is_documented_with_its_default(title: str, config: type[msgspec.Struct]) -> None:
     assert _parts()[title] == _defaults(config)
 
 

@@ -18,6 +18,32 @@ from provisioner.errors import ConfigError
         ('listen = "localhost:70000"', "listen is 'localhost:70000', and must be HOST:PORT"),
         ('log = "syslog"', "log is 'syslog', and must be journal, stderr or auto"),
         ('log_level = "loud"', "log_level is 'loud', and must be debug, info, warning or error"),
+        ('mqtt.hst = "b"', 'unknown key "mqtt.hst"; did you mean "host"?'),
+        ('mqtt.topic = "a/#"', "mqtt.topic is 'a/#', and must be a topic without + and #, as 'bedplate'"),
+        ("mqtt.port = 0", "Expected `int` >= 1 for mqtt.port"),
+        ('mqtt.key_file = "k"', "mqtt.certificate_file and mqtt.key_file belong together"),
+        ('mqtt.password_file = "p"', "mqtt.password_file needs mqtt.username"),
+        (
+            'mqtt = {host = "b", username = "u", password_file = "p", tls = false}',
+            "mqtt.tls is false: a password would travel in the clear; leave TLS on",
+        ),
+        (
+            'webhook = [{name = "a", url = "http://far/", secret_file = "s"}]',
+            "url of webhook 'a' is 'http://far/', and must be https; insecure = true allows http",
+        ),
+        (
+            'webhook = [{name = "a", url = "ftp://far", secret_file = "s"}]',
+            "url of webhook 'a' is 'ftp://far', and must be https://HOST/PATH",
+        ),
+        (
+            'webhook = [{name = "a", url = "https://u:p@far", secret_file = "s"}]',
+            "url of webhook 'a' holds a password: what is posted is signed, it needs none",
+        ),
+        (
+            'webhook = [{name="a", url="https://a/", secret_file="s"}, {name="a", url="https://b/", secret_file="s"}]',
+            "two webhooks have the name 'a'",
+        ),
+        ('webhook = [{name = "a"}]', "Object missing required field `url` for webhook[0]"),
         ("listen = ", "not TOML: Invalid value (at end of document)"),
     ],
 )

@@ -13,4 +13,8 @@ def configured(config: Config, ledger: Ledger, version: str) -> list[Sink]:
         from provisioner.outbox.mqtt import MqttSink  # noqa: PLC0415
 
         found.append(MqttSink(ledger, config.mqtt, source, version))
+    if config.webhook:
+        from provisioner.outbox.webhook import WebhookSink  # noqa: PLC0415
+
+        found += [WebhookSink(ledger, webhook, source, version) for webhook in config.webhook]
     return found
