@@ -6,6 +6,7 @@ Rule 2: on SIGTERM everybody is told, what was submitted is written, and it ends
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import gc
 import logging
@@ -264,9 +265,8 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise BedplateError(
-            f"cannot use state folder {folder}: {error.strerror}; make it with provisioner init"
-        ) from error
+        advice = "; make it with provisioner init" if error.errno == errno.ENOENT else ""
+        raise BedplateError(f"cannot use state folder {folder}: {error.strerror}{advice}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

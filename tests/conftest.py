@@ -6,7 +6,11 @@ The header of a run says which release this version is held against.
 """
 
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from tests import release
@@ -14,6 +18,15 @@ from tests import release
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.register_profile("person", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "person")
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder where to sync costs nothing, for tests that open a store hundreds of times."""
+    with tempfile.TemporaryDirectory(prefix="bp", dir=MEMORY if MEMORY.is_dir() else None) as name:
+        yield Path(name)
 
 
 def pytest_report_header() -> str:

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, text
-from sqlalchemy.exc import SQLAlchemyError
 
-from provisioner.store.errors import StoreError, told
+from provisioner.store.errors import FAULTS, StoreError, told
 from provisioner.store.schema import HEAD
 
 SETTINGS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000")
@@ -24,6 +23,9 @@ ADVICE = {
     errno.EACCES: "make it and its folder readable and writable for this user",
     errno.EROFS: "its disk is mounted read-only",
 }
+UNBORN = ("PRAGMA journal_mode=DELETE", *SETTINGS[1:])
+READING = (*SETTINGS[2:], "PRAGMA query_only=ON")
+BESIDE = ("", "-journal", "-wal", "-shm")  # the file and what SQLite puts beside it
 READERS = 8
 BUSY_S = 5.0
 
@@ -45,14 +47,14 @@ def engines(path: Path) -> tuple[Engine, Engine]:
         if not path.exists():
             _make(path)
         _look(path)
-        writing = _engine(path, writes=True)
+        writing = _engine(path, SETTINGS)
         _bring_up_to_date(writing, path)
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, "name a file in a folder of its own")
         raise StoreError(f"cannot open store {path}: {error.strerror}; {advice}") from error
-    except (SQLAlchemyError, sqlite3.Error) as error:
+    except FAULTS as error:
         raise told("open", str(path), error) from error
-    return writing, _engine(path, writes=False)
+    return writing, _engine(path, READING)
 
 
 def _bring_up_to_date(engine: Engine, path: Path) -> None:
@@ -76,10 +78,12 @@ def _look(path: Path) -> None:
 
 
 def _make(path: Path) -> None:
+    """Without a log beside it: one that could not be moved into the file as that was closed would be left behind."""
     unborn = path.with_name(path.name + ".new")
-    unborn.unlink(missing_ok=True)
+    for rest in BESIDE:
+        unborn.with_name(unborn.name + rest).unlink(missing_ok=True)
     os.close(os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    engine = _engine(unborn, writes=True)
+    engine = _engine(unborn, UNBORN)
     _bring_up_to_date(engine, unborn)
     engine.dispose()
     unborn.rename(path)
@@ -90,9 +94,9 @@ def _make(path: Path) -> None:
         os.close(folder)
 
 
-def _engine(path: Path, *, writes: bool) -> Engine:
+def _engine(path: Path, settings: Sequence[str]) -> Engine:
     """Transactions begin when we say so; those that write take the write lock at once, so that none fails half way."""
-    settings = SETTINGS if writes else (*SETTINGS[2:], "PRAGMA query_only=ON")
+    writes = settings is not READING
     # The path is not part of a URL: a question mark in it is a question mark.
     engine = create_engine(
         "sqlite://",
@@ -115,7 +119,7 @@ def _connected(path: Path, settings: Sequence[str]) -> sqlite3.Connection:
     try:
         for setting in settings:
             connection.execute(setting)
-    except sqlite3.Error:
+    except FAULTS:
         connection.close()
         raise
     return connection

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from provisioner.chain import Entry, Link
 from provisioner.store import auditing, delivering, reading
-from provisioner.store.errors import StoreError, UnknownInventoryError, told
+from provisioner.store.errors import FAULTS, StoreError, UnknownInventoryError, told
 from provisioner.store.opening import engines, path_of
 from provisioner.store.pruning import prune
 from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, Sink, VitalsRow
@@ -138,7 +137,7 @@ class Store:
             try:
                 with self._writing.begin() as connection:
                     yield (turn := _Turn(connection, self._world))
-            except (SQLAlchemyError, OverflowError) as error:
+            except (*FAULTS, OverflowError) as error:
                 raise told("write", str(self.path), error) from error
             self._world = turn.world
 
@@ -159,7 +158,7 @@ class Store:
         try:
             with self._reading.connect() as connection:
                 return function(connection, *args, **kwargs)
-        except SQLAlchemyError as error:
+        except FAULTS as error:
             raise told("read", str(self.path), error) from error
 
     def inventory(self, digest: bytes) -> bytes | None:

@@ -44,11 +44,11 @@ def steps(length: str) -> Iterator[Step | None]:
 
 
 def _writes(number: int, body_bytes: int) -> Step:
-    changes = list(_changes(number, body_bytes))
-    return lambda store: store.write(changes)
+    made = list(changes(number, body_bytes))
+    return lambda store: store.write(made)
 
 
-def _changes(number: int, body_bytes: int) -> Iterator[Change]:
+def changes(number: int, body_bytes: int) -> Iterator[Change]:
     """What an enrolment, a stream and a person's write leave."""
     machine, key, at = f"m-{number % 3}", bytes([number]) * 32, float(number)
     body = Random(number).randbytes(body_bytes)  # noqa: S311 - bytes of no meaning
