@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -161,9 +161,17 @@ async def serve(config: Config, agent: AgentView) -> AsyncIterator[int]:
         yield port
 
 
+class _Health(health.aio.HealthServicer):
+    """With the list, which the library leaves out."""
+
+    async def List(self, _request: Any, _context: Any) -> Any:
+        good = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+        return health_pb2.HealthListResponse(statuses=dict.fromkeys(("", *SERVICES), good))  # type: ignore[attr-defined]  # its stubs are older
+
+
 async def _furnish(server: grpc.aio.Server, agent: AgentView) -> None:
     add_NodeAgentServicer_to_server(Servicer(agent), server)
-    state = health.aio.HealthServicer()
+    state = _Health()
     for name in ("", *SERVICES):
         await state.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(state, server)

@@ -20,9 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor import FileDescriptor
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from bedplate.v1 import enrolment_pb2, fleet_pb2, uplink_pb2
 from bedplate.v1.enrolment_pb2_grpc import add_EnrolmentServicer_to_server
@@ -31,6 +28,7 @@ from bedplate.v1.uplink_pb2_grpc import add_UplinkServicer_to_server
 from provisioner import metrics, ports
 from provisioner.access import Guard
 from provisioner.config import Config
+from provisioner.described import describe
 from provisioner.enrolment import EnrolmentServicer, Renewals
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Settings
@@ -171,8 +169,8 @@ async def _listen(  # noqa: PLR0913, PLR0917 - the doors
     door = grpc.aio.server(interceptors=[guard], options=ports.door(config))
     add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, keyring), door)
     stack.push_async_callback(_stop, uplink, (main, door))
-    await _describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
-    await _describe(door, enrolment_pb2.DESCRIPTOR)
+    await describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
+    await describe(door, enrolment_pb2.DESCRIPTOR)
     for server, address, credential, key_name in (
         (main, config.listen, keyring.served(mutual=True), "listen"),
         (door, config.enrol_listen, keyring.served(mutual=False), "enrol_listen"),
@@ -193,16 +191,6 @@ def _bind(server: grpc.aio.Server, address: str, credential: grpc.ServerCredenti
         bound = 0
     if not bound:
         raise BedplateError(f"cannot listen on {address}: the port is taken or not ours to have; choose another {key}")
-
-
-async def _describe(server: grpc.aio.Server, *files: FileDescriptor) -> None:
-    """Health and reflection, so that grpcurl and load balancers find their way."""
-    names = [service.full_name for file in files for service in file.services_by_name.values()]
-    checks = health.aio.HealthServicer()
-    for name in ("", *names):
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 
 
 def _names(config: Config) -> list[str]:
