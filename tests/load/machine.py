@@ -38,7 +38,6 @@ class Machine(asyncio.Protocol):
         context.set_alpn_protocols(["h2"])
         context.load_cert_chain(self.certificate)
         self.wire = Wire()
-        self._welcomed = asyncio.get_running_loop().create_future()
         await asyncio.get_running_loop().create_connection(
             lambda: self, "127.0.0.1", port, ssl=context, ssl_handshake_timeout=60
         )
@@ -46,10 +45,10 @@ class Machine(asyncio.Protocol):
     async def meet(self, port: int) -> None:
         """Dialled, and past the welcome; its vitals are on their way."""
         self.inventory = self.dials.body(self.number)
+        self._welcomed = asyncio.get_running_loop().create_future()
         await self.dial(port)
         self.wire.call(SESSION)
         self.say(dials.hello(self.run_id, self.inventory[0]))
-        assert self._welcomed
         await self._welcomed
         self.delta(self.dials.whole)
 
