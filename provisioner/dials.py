@@ -47,7 +47,8 @@ class Dials:
         return delta.ByteSize() + sum(map(len, self.beside)) <= len(self.vitals)
 
     def _whole(self, delta: Delta, now: float) -> tuple[VitalsKept, tuple[Move, ...]]:
-        vitals = folded(self.vitals, [*self.beside, delta.SerializeToString()])
+        beside = [] if delta.whole else [Delta.FromString(body) for body in self.beside]
+        vitals = folded(b"" if delta.whole else self.vitals, [*beside, delta])
         if entries(vitals) > MOST_ENTRIES:
             raise PeerError(f"more than {MOST_ENTRIES} entries of vitals", "SIZE")
         self.vitals, self.beside = _bounded(vitals, "vitals"), []

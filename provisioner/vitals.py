@@ -7,33 +7,44 @@ Rule 2: of a younger agent's vitals, sections that we do not know are left out: 
 
 from collections.abc import Iterable
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta
 
 MAPS = tuple(entry.name for entry in Vitals.DESCRIPTOR.fields if entry.name != "host")
 
 
-def folded(before: bytes, deltas: Iterable[bytes]) -> Vitals:
+def folded(before: bytes, deltas: Iterable[Delta]) -> Vitals:
     """The vitals after these deltas."""
     vitals = Vitals.FromString(before)
-    for body in deltas:
-        delta = Delta.FromString(body)
-        if delta.whole:
-            vitals.Clear()
+    for delta in deltas:
         _apply(vitals, delta)
     return vitals
 
 
 def _apply(vitals: Vitals, delta: Delta) -> None:
-    """Each entry of a delta is whole, and takes the place of what was there."""
+    """Each entry of a delta is whole, and takes the place of what was there: those of maps do as they are merged."""
+    if delta.whole:
+        vitals.Clear()
     if delta.vitals.HasField("host"):
-        vitals.host.CopyFrom(delta.vitals.host)
-    for section in MAPS:
-        getattr(vitals, section).MergeFrom(getattr(delta.vitals, section))
+        vitals.ClearField("host")
+    vitals.MergeFrom(_known(delta.vitals))
     for key in delta.gone:
         section, _, name = key.partition("/")
         if section in MAPS:
             getattr(vitals, section).pop(name, None)
+
+
+def _known(vitals: Vitals) -> Vitals:
+    if not len(UnknownFieldSet(vitals)):
+        return vitals
+    known = Vitals()
+    if vitals.HasField("host"):
+        known.host.CopyFrom(vitals.host)
+    for section in MAPS:
+        getattr(known, section).MergeFrom(getattr(vitals, section))
+    return known
 
 
 def entries(vitals: Vitals) -> int:

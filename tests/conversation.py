@@ -8,7 +8,7 @@ from random import Random
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bedplate.v1.snapshot_pb2 import Inventory, Problem, Snapshot, Vitals
-from bedplate.v1.uplink_pb2 import SessionRequest, SessionResponse
+from bedplate.v1.uplink_pb2 import Delta, SessionRequest, SessionResponse
 from nodeagent import session as agent_side
 from provisioner import session as provisioner_side
 from provisioner.session import Keep, Known, Recall, Send
@@ -43,7 +43,9 @@ class Store:
                     assert change.run_id == self.run_id
                     assert change.sequence == self.sequence + 1
                     self.sequence = change.sequence
-                    self.vitals = folded(self.vitals, [change.delta]).SerializeToString(deterministic=True)
+                    self.vitals = folded(self.vitals, [Delta.FromString(change.delta)]).SerializeToString(
+                        deterministic=True
+                    )
                 case InventoryKept():
                     self.digest = change.digest
                     if change.body is not None:

@@ -207,7 +207,7 @@ def test_whatever_is_lost_in_the_end_the_store_has_what_is_true(moves: list[tupl
 def test_applying_a_delta_replaces_whole_entries() -> None:
     before = Vitals(links={"eth0": LinkVitals(carrier=True, carrier_up_count=1)})
     after = Vitals(links={"eth0": LinkVitals(carrier_up_count=2)})
-    assert folded(before.SerializeToString(), [Delta(vitals=after).SerializeToString()]) == after
+    assert folded(before.SerializeToString(), [Delta(vitals=after)]) == after
 
 
 def test_a_problem_that_came_or_went_is_told_once_also_by_an_agent_that_began_anew() -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 from sqlalchemy import Connection, and_, func, select
 
+from bedplate.v1.uplink_pb2 import Delta
 from provisioner.store.rows import Answer, Event, Seen, VitalsRow
 from provisioner.store.schema import (
     answers,
@@ -91,7 +92,7 @@ def _moved(connection: Connection, machine_id: str, row: VitalsRow) -> VitalsRow
     statement = select(moves.c.sequence, moves.c.delta, moves.c.at).where(*younger).order_by(moves.c.sequence)
     if not (since := connection.execute(statement).all()):
         return row
-    whole = folded(row.vitals, [one.delta for one in since]).SerializeToString(deterministic=True)
+    whole = folded(row.vitals, [Delta.FromString(one.delta) for one in since]).SerializeToString(deterministic=True)
     return replace(row, sequence=since[-1].sequence, vitals=whole, at=since[-1].at)
 
 

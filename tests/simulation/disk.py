@@ -7,6 +7,7 @@ the product's own; only bodies and histories are kept here.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from bedplate.v1.uplink_pb2 import Delta
 from provisioner.store import StoreError
 from provisioner.store.rows import Seen, VitalsRow
 from provisioner.vitals import folded
@@ -68,7 +69,7 @@ class Disk:
                     platter.rows[change.machine_id] = row
                 case VitalsMoved():
                     row = platter.rows[change.machine_id]
-                    vitals = folded(row.vitals, [change.delta]).SerializeToString(deterministic=True)
+                    vitals = folded(row.vitals, [Delta.FromString(change.delta)]).SerializeToString(deterministic=True)
                     platter.rows[change.machine_id] = replace(
                         row, sequence=change.sequence, vitals=vitals, at=change.at
                     )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from bedplate.v1.uplink_pb2 import Problems
+from bedplate.v1.uplink_pb2 import Delta, Problems
 from provisioner.admission import kinds
 from provisioner.vitals import folded
 from provisioner.world import (
@@ -204,7 +204,7 @@ class Invariants:
         if isinstance(change, VitalsMoved):
             kept = self._whole[name]
             hold(kept.run_id == change.run_id, name, "has a delta to the vitals of another run")
-            vitals = folded(kept.vitals, [change.delta]).SerializeToString(deterministic=True)
+            vitals = folded(kept.vitals, [Delta.FromString(change.delta)]).SerializeToString(deterministic=True)
             change = replace(kept, sequence=change.sequence, vitals=vitals, at=change.at)
         self._whole[name] = change
         return change
