@@ -142,7 +142,7 @@ class Conversation:
             moves = (*moves, *self.fleet.conduct.went_well(self.machine_id))
         noted = [*noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, moves, self.fleet.now())]
         changes = [*noted, *output.changes]
-        done = self.fleet.submit(changes, can_wait=all(isinstance(change, DIALS) for change in changes))
+        done = self.fleet.submit(changes, can_wait=True)
         self.under_way.add(done)
         done.add_done_callback(lambda done: self._kept(done, output.sequence))
 

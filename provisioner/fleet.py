@@ -1,7 +1,7 @@
 """The one place where facts come to be: batches into the store, then into the world; and the tick that watches time.
 
 Rule 1: one batch is written at a time, and all that arrived meanwhile is the next: under load the batches grow, and
-        nobody waits for more than two commits. What can wait (dials that moved) is gathered for a moment before.
+        no person waits for more than two commits. What machines say can wait: it is gathered for a moment before.
 Rule 2: the world has a change only once it is durable.
 Rule 3: the tick is the five verbs: observe, judge, plan, say, take; what is to be done is decided in `vigil`.
 """

@@ -97,7 +97,7 @@ class UplinkServicer(Servicer):
             await older.over.wait()
         if self._stopping:
             raise BedplateError("the provisioner is stopping")
-        await self._fleet.write(())
+        await asyncio.shield(self._fleet.submit((), can_wait=True))
         world = self._fleet.world
         if refused := standing(MachineIdentity(who.machine_id, who.incarnation), world):
             raise refused  # it was forgotten meanwhile

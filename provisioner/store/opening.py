@@ -17,7 +17,13 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, text
 from provisioner.store.errors import FAULTS, StoreError, told
 from provisioner.store.schema import HEAD
 
-SETTINGS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000")
+SETTINGS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA busy_timeout=5000",
+    "PRAGMA wal_autocheckpoint=8000",  # pages: 32 MB; under load the same pages are written again and again
+)
 ADVICE = {
     errno.ENOENT: "make its folder first: provisioner init",
     errno.EACCES: "make it and its folder readable and writable for this user",
