@@ -55,9 +55,12 @@ class Crowd:
         self._machines.clear()
         return {}
 
-    async def pace(self, per_s: float, seconds: float) -> Answer:
-        """Small deltas, spread evenly over time and machines. What is late is left out: a burst is no pace."""
-        sent = held = 0
+    async def pace(self, per_s: float, seconds: float, problems_per_s: float = 0.0) -> Answer:
+        """Small deltas, spread evenly over time and machines. What is late is left out: a burst is no pace.
+
+        Beside them problems, each of another machine; when each was told.
+        """
+        sent, held, told = 0, 0, dict[int, float]()
         begin = last = time.perf_counter()
         due, turn = 0.0, cycle(self._machines)
         while last - begin < seconds:
@@ -71,7 +74,11 @@ class Crowd:
                 else:
                     machine.small()
                     sent += 1
-        return {"sent": sent, "held": held, "per_s": sent / (last - begin)}
+            if len(told) < min((last - begin) * problems_per_s, len(self._machines)):
+                machine = self._machines[len(told)]
+                told[machine.number] = time.time()
+                machine.delta(dials.problem("mlx5_0/1"))
+        return {"sent": sent, "held": held, "per_s": sent / (last - begin), "problems": told}
 
     async def settle(self, limit_s: float) -> Answer:
         """Until all that was sent is acknowledged; how much is not."""

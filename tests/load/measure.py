@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
 from tests.load.site import populate
 from tests.load.talk import Asked, asked, on
 from tests.running import Program, Site, site
@@ -35,6 +37,11 @@ class Stage:
     place: Site
     provisioner: Program
     certificates: Path
+
+    def admin(self) -> grpc.ChannelCredentials:
+        """What a person with every role calls with."""
+        folder = self.place.folder / "provisioner/admin"
+        return grpc.ssl_channel_credentials(*((folder / f"{name}.pem").read_bytes() for name in ("ca", "key", "cert")))
 
     @contextlib.contextmanager
     def crowd(self) -> Iterator[Asked]:
