@@ -28,10 +28,12 @@ def populate(place: Site, count: int) -> Path:
     """So many machines that are let in and have a certificate; the folder that holds one file `N.pem` for each."""
     state, folder = place.folder / "provisioner", place.folder / "machines"
     folder.mkdir()
+    authority = credentials.load(state)
+    (folder / "ca.pem").write_bytes(authority.roots_pem)
     store = Store.open(state / "bedplate.db")
     try:
         store.begin_epoch()
-        store.write(list(_known(credentials.load(state), folder, count)))
+        store.write(list(_known(authority, folder, count)))
     finally:
         store.close()
     return folder
