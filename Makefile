@@ -42,9 +42,10 @@ vm: .venv/stamp ## Both units in a virtual machine, under a real systemd, as doc
 console: .venv/stamp ## A shell in that machine, with both units running; nothing of what is done there stays.
 	@exec $(BIN)/python -m tests.vm
 
-soak: .venv/stamp ## Simulated fleets, then real programs killed, new seeds, SECONDS=300 each: one that fails says how it is replayed.
+soak: .venv/stamp ## Simulated fleets, real programs killed, fuzzed decoders, SECONDS=300 each: what fails says how it is replayed.
 	@$(BIN)/python -m tests.simulation --seconds $(SECONDS)
 	@$(BIN)/python -m tests.kills --seconds $(SECONDS)
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: .venv/stamp ## Measure, print a table of ratios to the aims, and write build/bench.json.
 	@$(BIN)/python -m tests.bench

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Final, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from nodeagent.errors import BedplateError
@@ -81,6 +82,7 @@ async def refuse(context: Any, refused: RefusedError) -> NoReturn:
 
 
 Behaviour = Callable[[Any, Any], Any]
+UNDECODABLE: Final = object()  # stands where a message would, had it been one
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -92,11 +94,25 @@ class Guard(grpc.aio.ServerInterceptor):
         return handler and _guarded(handler, handler_call_details.method)
 
 
+def _decoding(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """What cannot be decoded is the caller's fault, and no error of ours with a page of the log for each."""
+    if deserializer is None:
+        return None
+
+    def decoded(octets: bytes) -> Any:
+        try:
+            return deserializer(octets)
+        except DecodeError:
+            return UNDECODABLE
+
+    return decoded
+
+
 def _guarded(handler: Any, method: str) -> Any:
     def made(make: Callable[..., Any], behaviour: Behaviour) -> Any:
         return make(
             behaviour,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_decoding(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -114,7 +130,7 @@ def _guarded(handler: Any, method: str) -> Any:
 def _one(behaviour: Behaviour, method: str) -> Behaviour:
     async def guarded(request: Any, context: Any) -> Any:
         try:
-            _check(method, context)
+            _check(method, context, request)
             return await behaviour(request, context)
         except RefusedError as refused:
             await refuse(context, refused)
@@ -129,7 +145,7 @@ def _many(behaviour: Behaviour, method: str) -> Behaviour:
 
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            _check(method, context)
+            _check(method, context, request)
             async for response in behaviour(request, context):
                 yield response
         except RefusedError as refused:
@@ -138,6 +154,9 @@ def _many(behaviour: Behaviour, method: str) -> Behaviour:
     return guarded
 
 
-def _check(method: str, context: Any) -> None:
+def _check(method: str, context: Any, request: Any) -> None:
     if refused := denial(method, role(context)):
         raise refused
+    if request is UNDECODABLE:
+        line = f"cannot call {method}: the request is no message of this method; see docs/api.md"
+        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE", line)

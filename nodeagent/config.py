@@ -77,7 +77,10 @@ def load(path: Path) -> Config:
 
 def parsed(text: str) -> Config:
     """ValueError where it cannot be used."""
-    config = msgspec.convert(tomllib.loads(text), Config)
+    try:
+        config = msgspec.convert(tomllib.loads(text), Config)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not config.state:
         raise ValueError("state must not be empty")
     if config.join_token and config.join_token_file:

@@ -28,6 +28,7 @@ from nodeagent.credentials import Have
 from nodeagent.errors import BedplateError
 from nodeagent.identity import Identity, load
 from nodeagent.meeting import TIMEOUT_S, Met, decode, meet, trouble
+from nodeagent.refusal import retry_after
 
 AGAIN_S: Final = 30.0  # after an error, unless the provisioner says its own
 CHILD_S: Final = 30.0
@@ -272,16 +273,6 @@ async def _refused(what: str, met: Met, error: grpc.aio.AioRpcError) -> Enrolmen
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         details = await trouble(met) or details.split("last error: ")[-1]
     line = f"{what} with {met.address}: {details.removeprefix('cannot enrol: ')}"
-    return EnrolmentError(line, code=error.code(), again_in_s=_again_in_s(error))
-
-
-def _again_in_s(error: grpc.aio.AioRpcError) -> float:
-    from google.rpc import error_details_pb2  # noqa: PLC0415 - only when refused
-    from grpc_status import rpc_status  # noqa: PLC0415
-
-    info = error_details_pb2.RetryInfo()
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    for detail in status.details if status else ():
-        if detail.Unpack(info):
-            return float(info.retry_delay.ToMicroseconds() / 1e6)
-    return AGAIN_S
+    return EnrolmentError(
+        line, code=error.code(), again_in_s=AGAIN_S if (asked := retry_after(error)) is None else asked
+    )

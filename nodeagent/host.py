@@ -85,7 +85,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise BedplateError(f"cannot read capture {folder}: it is not a folder") from error
     except OSError as error:
         raise BedplateError(f"cannot read capture {folder}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BedplateError(f"cannot read capture {folder}: {MANIFEST} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BedplateError(f"cannot read capture {folder}: {MANIFEST} is not of format {FORMAT}")
@@ -97,7 +97,7 @@ def _recorded_answer(folder: Path, name: str) -> Any:
         answer = json.loads((folder / "answers" / f"{name}.json").read_bytes())
     except FileNotFoundError:
         raise Unanswered("ABSENT", f"cannot ask {name}: the capture has no answer to it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Unanswered("FAILED", f"cannot ask {name}: the capture's answer is unusable: {error}") from error
     match answer:
         case {"unanswered": {"kind": str(kind), "detail": str(detail)}}:

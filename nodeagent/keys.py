@@ -20,13 +20,22 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nodeagent.errors import BedplateError
 from nodeagent.identity import NEXT_KEY, Identity, load, read, save, sync, write_secret
 
+NONE: Final = (  # how the library says that something is no certificate and no key
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 NAME: Final = re.compile(r"bedplate:machine:([^:]+):([0-9]+)")
 
 
@@ -76,10 +85,14 @@ def make_key() -> tuple[bytes, bytes]:
 def identity_of(kept: Kept, key_pem: bytes) -> Identity:
     """BedplateError where certificate, key, roots and name do not belong together."""
     try:
-        certificate = x509.load_pem_x509_certificate(kept.certificate.encode())
-        roots = x509.load_pem_x509_certificates(kept.ca.encode())
-    except ValueError as error:
+        return _identity_of(kept, key_pem)
+    except NONE as error:
         raise BedplateError("cannot take the certificate: what the provisioner sent is not PEM") from error
+
+
+def _identity_of(kept: Kept, key_pem: bytes) -> Identity:
+    certificate = x509.load_pem_x509_certificate(kept.certificate.encode())
+    roots = x509.load_pem_x509_certificates(kept.ca.encode())
     if certificate.public_key() != _key(key_pem, "the key").public_key():
         raise BedplateError("cannot take the certificate: it is for another key")
     if not any(_signed_by(certificate, root) for root in roots):
@@ -131,16 +144,16 @@ def keep(state: Path, kept: Kept) -> None:
 
 def _fits(kept: Kept, key_pem: bytes, path: Path) -> bool:
     try:
-        certificate = x509.load_pem_x509_certificate(kept.certificate.encode())
-    except ValueError:
+        theirs = x509.load_pem_x509_certificate(kept.certificate.encode()).public_key()
+    except NONE:
         return True  # identity_of says what is wrong with it
-    return certificate.public_key() == _key(key_pem, path).public_key()
+    return theirs == _key(key_pem, path).public_key()
 
 
 def _signed_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature):
+    except NONE:
         return False
     return True
 
@@ -158,7 +171,7 @@ def _name(certificate: x509.Certificate) -> tuple[str, ...] | None:
 def _key(pem: bytes, where: object) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError) as error:
+    except NONE as error:
         raise BedplateError(f"cannot read {where}: it holds no private key; remove it, and another is made") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise BedplateError(f"cannot use {where}: it is not a P-256 key; remove it, and another is made")

@@ -6,6 +6,7 @@ Source: sd_notify(3): datagrams of KEY=VALUE lines to the unix socket that NOTIF
 """
 
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ def notify(*lines: str, environment: Mapping[str, str] = os.environ) -> None:
 def watchdog_interval_s(environment: Mapping[str, str] = os.environ, pid: int | None = None) -> float | None:
     """How often to say WATCHDOG=1: half of what systemd waits; None where it does not wait for this process."""
     usec, whose = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
-    if not usec.isdecimal() or int(usec) == 0:
+    if not re.fullmatch("[0-9]{1,18}", usec) or int(usec) == 0:
         return None
     if whose and whose != str(os.getpid() if pid is None else pid):
         return None

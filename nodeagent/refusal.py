@@ -1,16 +1,19 @@
 """What a refusal of gRPC carries besides its words."""
 
+import contextlib
+
 import grpc
+from google.protobuf.message import DecodeError
 
 
 def retry_after(error: grpc.aio.AioRpcError) -> float | None:
-    """The seconds of google.rpc.RetryInfo among the error's details, or None."""
+    """The seconds of google.rpc.RetryInfo among the error's details; None where there are none, or they are garbled."""
     from google.rpc import error_details_pb2, status_pb2  # noqa: PLC0415 - memory that only a refusal is worth
 
+    info = error_details_pb2.RetryInfo()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.RetryInfo()
-                if detail.Unpack(info):
-                    return float(info.retry_delay.ToMicroseconds()) / 1e6
+            with contextlib.suppress(DecodeError):
+                if any(detail.Unpack(info) for detail in status_pb2.Status.FromString(value).details):
+                    return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
     return None

@@ -108,6 +108,8 @@ def load(path: Path) -> Config:
         raise ConfigError(f"cannot read config {path}: not TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"cannot read config {path}: {_named(str(error))}") from error
+    except RecursionError as error:
+        raise ConfigError(f"cannot read config {path}: it is nested too deeply") from error
     except ValueError as error:
         raise ConfigError(f"cannot read config {path}: {error}") from error
 

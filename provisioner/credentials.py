@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from provisioner.errors import BedplateError
-from provisioner.pki import Authority, PersonIdentity, Role, authority, key_pem, new_key, pem
+from provisioner.pki import NONE, Authority, PersonIdentity, Role, authority, key_pem, new_key, pem
 
 CA_BYTES = 1 << 20
 NEXT = "ca.next.key"
@@ -120,9 +120,12 @@ def changed_at(state: Path) -> float:
 
 def _roots(path: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(_read(path))
-    except ValueError as error:
+        roots = x509.load_pem_x509_certificates(_read(path))
+        for root in roots:
+            root.public_key()  # one that cannot be read would be found later, by whoever looks
+    except NONE as error:
         raise BedplateError(f"cannot read {path}: it holds no certificate in PEM") from error
+    return roots
 
 
 def _of(key: ec.EllipticCurvePrivateKey, roots: Sequence[x509.Certificate]) -> x509.Certificate | None:
@@ -198,7 +201,7 @@ def _key(path: Path) -> ec.EllipticCurvePrivateKey:
         raise BedplateError(f"cannot use {path}: others can read it; `chmod 600` it, and ask who has read it")
     try:
         key = serialization.load_pem_private_key(content, None)
-    except (ValueError, TypeError) as error:
+    except NONE as error:
         raise BedplateError(f"cannot read {path}: it holds no private key in PEM") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise BedplateError(f"cannot use {path}: it is not a key of this CA's kind (P-256)")

@@ -38,6 +38,7 @@ PERSON_LIFETIME_S: Final = 365 * DAY_S
 BACKDATED_S: Final = HOUR_S
 SERVER_BACKDATED_S: Final = DAY_S  # hosts check it by their own clock, and the clock of a new host is often hours wrong
 CSR_BYTES: Final = 4096
+NONE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)  # how the library says: it is none
 
 PublicKey = ec.EllipticCurvePublicKey
 PrivateKey = ec.EllipticCurvePrivateKey
@@ -223,7 +224,7 @@ def csr_key(csr_der: bytes) -> PublicKey:
             raise CsrError("cannot take the CSR: its key is not P-256 or P-384")
         if not csr.is_signature_valid:
             raise CsrError("cannot take the CSR: it is not signed with its own key")
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except (*NONE, InvalidSignature) as error:
         raise CsrError("cannot read the CSR: it is not PKCS #10 in DER") from error
     return key
 

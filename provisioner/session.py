@@ -184,7 +184,9 @@ class Session:
             agent_version=hello.agent_version[:64],
             boot_id=hello.boot_id[:64],
             peer=self.peer,
-            clock_skew_s=round(hello.sent_at.ToNanoseconds() / 1e9 - now, 1) if hello.HasField("sent_at") else 0.0,
+            clock_skew_s=round(hello.sent_at.seconds + hello.sent_at.nanos / 1e9 - now, 1)
+            if hello.HasField("sent_at")
+            else 0.0,
             at=now,
             issuer=self.issuer,
         )

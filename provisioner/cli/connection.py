@@ -116,7 +116,7 @@ def later_s(error: grpc.RpcError) -> float | None:
     for packed in _details(error):
         again = details.RetryInfo()
         if packed.Unpack(again):
-            wait_s = float(again.retry_delay.ToTimedelta().total_seconds())
+            wait_s = again.retry_delay.seconds + again.retry_delay.nanos / 1e9
             return wait_s if wait_s <= LATER_S else None
     return None
 

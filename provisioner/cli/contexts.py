@@ -95,7 +95,7 @@ def load(path: Path) -> Contexts:
         raise RefusedError(f"cannot read contexts: {path}: {cause}", USAGE) from error
     try:
         return _decoded(tomllib.loads(text), path)
-    except ValueError as error:  # of TOML and of msgspec
+    except (ValueError, RecursionError) as error:  # of TOML and of msgspec
         cure = "mend it, or remove it and add the contexts again"
         raise RefusedError(f"cannot read contexts: {path}: {error}; {cure}", USAGE) from error
 

@@ -23,7 +23,7 @@ def read(source: str) -> Snapshot:
     """A bare inventory or topology is taken as a snapshot that holds no more."""
     try:
         document = json.loads(_text(source))
-    except ValueError as error:  # of JSON, and of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, and of UTF-8
         raise RefusedError(f"cannot read snapshot {source}: it is not JSON: {error}; {CURE}", USAGE) from error
     if not isinstance(document, dict):
         raise RefusedError(f"cannot read snapshot {source}: it is not an object; {CURE}", USAGE)

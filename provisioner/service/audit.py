@@ -27,6 +27,7 @@ M = TypeVar("M", bound=Message)
 COMPUTED = ("because", "last_heard_at", "revision", "peer")
 LONGEST_NAME = 128
 MOST = (1 << 63) - 1
+NANOS = 1_000_000_000
 
 
 def audited(  # noqa: PLR0913, PLR0917 - who, what, which, of whom, and what came of it
@@ -146,7 +147,8 @@ def _machine_id(world: World, name: str) -> str:
 
 
 def _nanoseconds(at: Timestamp) -> int:
-    return max(-MOST, min(at.ToNanoseconds(), MOST))
+    """Also of one that is none: further away than the store can say is as good as for ever."""
+    return max(-MOST, min(at.seconds * NANOS + at.nanos, MOST))
 
 
 def _entry(kept: Entry) -> pb.AuditEntry:

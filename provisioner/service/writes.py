@@ -176,7 +176,7 @@ def _join_token(minted: tokens.Minted, ledger: Ledger) -> str:
 
 
 def _ttl_s(doing: str, request: pb.CreateTokenRequest | pb.RekeyMachineRequest) -> float:
-    ttl_s = request.ttl.ToNanoseconds() / 1e9 if request.HasField("ttl") else HOUR_S
+    ttl_s = request.ttl.seconds + request.ttl.nanos / 1e9 if request.HasField("ttl") else HOUR_S
     if not 1.0 <= ttl_s <= TTL_MOST_S:
         raise invalid("ttl", f"cannot {doing}: ttl is {ttl_s:g} s, and must be between 1 s and 90 days")
     return ttl_s
