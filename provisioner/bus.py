@@ -33,6 +33,10 @@ CONNECT_S = 3.0  # a thread connects, and a provisioner that stops waits for it
 ANSWER_S = 10.0
 QUIET = logging.getLogger("provisioner.mqtt")
 QUIET.setLevel(logging.CRITICAL)  # what is worth a line is said by whoever delivers, once
+PLAIN = {  # what aiomqtt and paho call it, and what it is
+    "Unspecified error": "the connection broke",
+    "Operation timed out": f"no answer within {CONNECT_S:g} s",
+}
 ADVICE = {
     "Not authorized": "see mqtt.username, mqtt.password_file and the broker's list of who may do what",
     "Bad user name or password": "see mqtt.username and mqtt.password_file",
@@ -240,8 +244,9 @@ def _properties(packet: int, **values: Any) -> Properties:
 
 def _cause(error: BaseException) -> str:
     """'[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: … (_ssl.c:1006)' without what only OpenSSL needs."""
-    if str(error).endswith("Unspecified error"):  # paho's word for a socket that ended
-        return "the connection broke"
+    for ending, words in PLAIN.items():
+        if str(error).endswith(ending):
+            return words
     return _advised(re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", str(error)).strip().rstrip("."))
 
 

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from provisioner.config import Config
+from provisioner.config import Config, Mqtt
 from provisioner.outbox import Outbox, Sink, Standing, configured
-from provisioner.world import Noted
-from tests.served import Served
+from provisioner.world import Change, Noted
+from tests.served import Served, served
 
 
 @contextlib.asynccontextmanager
@@ -55,3 +56,14 @@ def noted(number: int, kind: str = "machine.changed") -> Noted:
 
 def because_of(payloads: Sequence[bytes]) -> list[str]:
     return [json.loads(payload)["data"]["because"] for payload in payloads]
+
+
+@contextlib.asynccontextmanager
+async def fleet(folder: Path, *changes: Change) -> AsyncIterator[Served]:
+    async with asyncio.timeout(50), served(folder, changes) as here:
+        yield here
+
+
+def plain(port: int) -> Mqtt:
+    """A broker on loopback, without TLS."""
+    return Mqtt(host="127.0.0.1", port=port, tls=False)

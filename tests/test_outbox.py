@@ -2,13 +2,17 @@
 
 import asyncio
 import logging
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from provisioner.errors import BedplateError
-from provisioner.outbox import Feed, Outbox
+from provisioner.metrics import FleetCollector
+from provisioner.outbox import Feed, Outbox, Standing
 from provisioner.store import Policy, Store
 from provisioner.world import Noted
 from tests.outgoing import delivering, noted, settled, troubled, until
@@ -121,6 +125,55 @@ def test_one_that_breaks_is_tried_again_and_ends_nothing(tmp_path: Path, caplog:
     assert "shelf broke" in caplog.text
 
 
+@dataclass
+class Dying:
+    """A sink whose provisioner dies after so many events; it forgets nothing that it had."""
+
+    name: str
+    had: list[str]
+    life: int
+    from_oldest: bool = True
+    dead: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, feed: Feed) -> None:
+        while True:
+            for event in await feed.next():
+                if not self.life:
+                    self.dead.set()
+                    await asyncio.Event().wait()
+                self.had.append(event.because)
+                self.life -= 1
+                feed.confirm(event.revision)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(lives=st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=6))
+def test_whenever_it_dies_every_event_arrives_in_order_and_none_is_passed_over(lives: list[tuple[int, bool]]) -> None:
+    async def main(folder: Path) -> None:
+        async with asyncio.timeout(30), served(folder, [asked(1), *(noted(number) for number in range(9))]) as here:
+            for life, suddenly in lives:
+                sink = Dying("sink", had, life)
+                async with delivering(here, [sink], dies=suddenly) as outbox:
+                    done = [asyncio.create_task(sink.dead.wait()), asyncio.create_task(settled(outbox))]
+                    await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.cancel()
+                    await asyncio.wait(done)
+            async with delivering(here, [Dying("sink", had, 100)]) as outbox:
+                await settled(outbox)
+
+    had: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(main(Path(folder)))
+    seen: list[str] = []
+    for because in had:
+        if because not in seen:
+            assert because == f"event {len(seen)}", "what is new is what comes next"
+            seen.append(because)
+    assert len(seen) == 9
+
+
 def _old(number: int, at: float) -> Noted:
     return Noted("machine.changed", "m-0001", "gpu-01", f"event {number}", "x", at)
 
@@ -174,3 +227,16 @@ def test_a_provisioner_that_was_overtaken_moves_no_place(store: Store, tmp_path:
     assert other.fleet == store.fleet
     other.close()
     store.close()
+
+
+def test_what_waits_and_what_was_lost_is_in_the_metrics(tmp_path: Path) -> None:
+    standing = [Standing("mqtt", 7, 3, 2, False, "cannot reach broker b:1: Connection refused")]  # noqa: FBT003 - a row
+
+    async def main() -> dict[str, float]:
+        async with served(tmp_path) as here:
+            found = FleetCollector(here.fleet, 60.0, lambda: 0, lambda: standing).collect()
+            samples = [one for metric in found for one in metric.samples if one.name.startswith("bedplate_sink")]
+        assert {one.labels["sink"] for one in samples} == {"mqtt"}
+        return {one.name.removeprefix("bedplate_sink_"): one.value for one in samples}
+
+    assert asyncio.run(main()) == {"working": 0, "backlog": 3, "revision": 7, "lost": 2}

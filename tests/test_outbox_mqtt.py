@@ -1,10 +1,9 @@
-"""Events at a broker: in order, at least once, whatever becomes of the broker; and what is retained there."""
+"""Events at a broker: in order, at least once, whatever becomes of the broker."""
 
 import asyncio
-import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from bedplate.v1 import fleet_pb2 as pb
-from provisioner.config import Mqtt
-from provisioner.world import Accepted, Change, Forgotten, Met, Noted, Parted, SilenceNoted
+from provisioner.world import Noted
 from tests.broker import Broker, Heard, Road, listening, road
-from tests.outgoing import because_of, delivering, noted, settled, sinks, troubled
-from tests.served import Served, asked, present, served
+from tests.outgoing import because_of, delivering, fleet, noted, plain, settled, sinks, troubled
+from tests.served import Served, asked
 
 EVENTS = "bedplate/v1/events/#"
 
@@ -26,16 +24,6 @@ EVENTS = "bedplate/v1/events/#"
 def broker(tmp_path: Path) -> Any:
     with Broker(tmp_path) as made:
         yield made
-
-
-def _mqtt(port: int, **settings: Any) -> Mqtt:
-    return Mqtt(host="127.0.0.1", port=port, tls=False, **settings)
-
-
-@contextlib.asynccontextmanager
-async def _fleet(folder: Path, *changes: Change) -> AsyncIterator[Served]:
-    async with asyncio.timeout(50), served(folder, changes) as here:
-        yield here
 
 
 async def _write(here: Served, first: int, last: int) -> list[str]:
@@ -48,9 +36,9 @@ async def _write(here: Served, first: int, last: int) -> list[str]:
 def test_events_arrive_in_order_as_cloud_events(tmp_path: Path, broker: Broker) -> None:
     async def main() -> Heard:
         async with (
-            _fleet(tmp_path, asked(1)) as here,
+            fleet(tmp_path, asked(1)) as here,
             listening(broker.port, EVENTS) as heard,
-            delivering(here, sinks(here, mqtt=_mqtt(broker.port))),
+            delivering(here, sinks(here, mqtt=plain(broker.port))),
         ):
             said = await _write(here, 1, 250)
             await here.write(Noted("machine.problem.appeared", "m-0001", "gpu-01", "rdma mlx5_4/1", "x", 1.0, 7))
@@ -73,13 +61,14 @@ def test_events_arrive_in_order_as_cloud_events(tmp_path: Path, broker: Broker) 
     assert properties.PayloadFormatIndicator == 1
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_for_an_hour_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An hour of a fleet in trouble: more events than any batch or queue holds, all of them while nobody listens."""
     settings = f"allow_anonymous true\npersistence true\npersistence_location {tmp_path}/\n"
     kept = {"identifier": "automation", "clean_start": False, "properties": _an_hour()}
 
     async def main(broker: Broker) -> None:
-        async with _fleet(tmp_path, asked(1)) as here, delivering(here, sinks(here, mqtt=_mqtt(broker.port))) as outbox:
+        async with fleet(tmp_path, asked(1)) as here, delivering(here, sinks(here, mqtt=plain(broker.port))) as outbox:
             async with listening(broker.port, EVENTS, **kept) as heard:
                 before = await _write(here, 1, 3)
                 await heard.until(lambda: len(heard.messages) == 3)
@@ -109,12 +98,13 @@ def _an_hour() -> Any:
     return properties
 
 
+@pytest.mark.slow
 def test_a_broker_killed_with_events_under_way_gets_them_again_under_the_same_ids(tmp_path: Path) -> None:
     async def main(broker: Broker) -> None:
         async with (
-            _fleet(tmp_path, asked(1)) as here,
+            fleet(tmp_path, asked(1)) as here,
             road(broker.port) as way,
-            delivering(here, sinks(here, mqtt=_mqtt(way.port))) as outbox,
+            delivering(here, sinks(here, mqtt=plain(way.port))) as outbox,
         ):
             async with listening(broker.port, EVENTS) as first:
                 said = await _write(here, 1, 3000)
@@ -138,10 +128,41 @@ def test_a_broker_killed_with_events_under_way_gets_them_again_under_the_same_id
         asyncio.run(main(broker))
 
 
+def test_no_more_is_under_way_than_the_broker_takes(tmp_path: Path) -> None:
+    async def main(broker: Broker) -> None:
+        async with (
+            fleet(tmp_path, *(asked(number) for number in range(20))) as here,
+            listening(broker.port, EVENTS) as heard,
+            delivering(here, sinks(here, mqtt=plain(broker.port))),
+        ):
+            said = await _write(here, 1, 200)
+            await heard.until(lambda: len(heard.messages) == 200)
+        assert because_of(heard.payloads(EVENTS)) == said
+
+    with Broker(tmp_path, "allow_anonymous true\nmax_inflight_messages 1\n") as broker:
+        asyncio.run(main(broker))
+    assert "Receive maximum" not in (tmp_path / "mosquitto.log").read_text(), "whoever exceeds it is thrown out"
+
+
+def test_a_broker_that_says_nothing_is_told_in_a_line(tmp_path: Path) -> None:
+    async def main(port: int) -> None:
+        async with fleet(tmp_path, asked(1)) as here, delivering(here, sinks(here, mqtt=plain(port))) as outbox:
+            await _write(here, 1, 1)
+            await troubled(outbox)
+            assert outbox.standing()[0].because == (
+                f"cannot reach broker 127.0.0.1:{port}: no answer within 3 s; 1 event waits, and it is tried again"
+            )
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        asyncio.run(main(silent.getsockname()[1]))
+
+
 def test_a_provisioner_that_died_before_it_noted_a_delivery_delivers_again(tmp_path: Path, broker: Broker) -> None:
     async def main() -> None:
-        async with _fleet(tmp_path, asked(1)) as here, listening(broker.port, EVENTS) as heard:
-            mqtt = _mqtt(broker.port)
+        async with fleet(tmp_path, asked(1)) as here, listening(broker.port, EVENTS) as heard:
+            mqtt = plain(broker.port)
             async with delivering(here, sinks(here, mqtt=mqtt), dies=True):
                 await _write(here, 1, 5)
                 await heard.until(lambda: len(heard.messages) >= 5)
@@ -158,99 +179,10 @@ def test_a_provisioner_that_died_before_it_noted_a_delivery_delivers_again(tmp_p
     asyncio.run(main())
 
 
-def test_how_each_machine_stands_is_retained_until_it_is_forgotten(tmp_path: Path, broker: Broker) -> None:
-    topic = "bedplate/v1/machines/m-0002/state"
-
-    async def main() -> None:
-        async with (
-            _fleet(tmp_path, asked(1), *present(2)) as here,
-            listening(broker.port, topic) as heard,
-            delivering(here, sinks(here, mqtt=_mqtt(broker.port))),
-        ):
-            await heard.until(lambda: len(heard.messages) == 1)
-            await here.write(
-                Parted("m-0002", "s-2", "no keepalive", 1_799_999_995.0),
-                SilenceNoted("m-0002", silent=True, at=1_800_000_060.0),
-            )
-            await heard.until(lambda: len(heard.messages) == 2)
-            async with listening(broker.port, "bedplate/v1/#") as late:
-                await late.until(lambda: len(late.messages) == 3)
-                retained = {str(one.topic): json.loads(bytes(one.payload)) for one in late.messages}
-            await here.write(Met("m-0002", "s-3", 1, b"r" * 16, "0.1.0", "boot", "10.0.0.8", 0.0, 1.8e9))
-            await heard.until(lambda: len(heard.messages) == 3)
-            await here.write(Forgotten("m-0002", 9.0))
-            await heard.until(lambda: len(heard.messages) == 4)
-            async with listening(broker.port, "bedplate/v1/machines/+/state") as last:
-                await last.until(lambda: len(last.messages) == 1)
-        assert retained["bedplate/v1/provisioner/state"]["state"] == "online"
-        assert retained["bedplate/v1/machines/m-0001/state"]["phase"] == "pending"
-        silent = retained[topic]
-        assert (silent["phase"], silent["hostname"], silent["problem_count"]) == ("silent", "gpu-02", 0)
-        assert silent["because"] == "its stream ended at 2027-01-15T07:59:55Z (no keepalive); nothing heard since"
-        assert [json.loads(payload)["phase"] for payload in heard.payloads(topic)[:3]] == [
-            "present",
-            "silent",
-            "present",
-        ]
-        assert heard.payloads(topic)[3] == b""
-        assert str(last.messages[0].topic) == "bedplate/v1/machines/m-0001/state"
-
-    asyncio.run(main())
-
-
-def test_a_state_that_did_not_change_is_not_published_again(tmp_path: Path, broker: Broker) -> None:
-    async def main() -> None:
-        async with (
-            _fleet(tmp_path, *present(1)) as here,
-            listening(broker.port, "bedplate/v1/machines/#") as heard,
-            delivering(here, sinks(here, mqtt=_mqtt(broker.port))),
-        ):
-            await heard.until(lambda: len(heard.messages) == 1)
-            await here.write(Met("m-0001", "s-9", 1, b"r" * 16, "0.2.0", "boot", "10.0.0.7", 0.0, 1.8e9))
-            await here.write(Accepted("m-0001", 5.0))
-            await here.write(asked(2))
-            await heard.until(lambda: len(heard.messages) == 2)
-        assert str(heard.messages[1].topic) == "bedplate/v1/machines/m-0002/state"
-
-    asyncio.run(main())
-
-
-def test_an_end_is_told_as_such_and_no_last_will_is_called_up(tmp_path: Path, broker: Broker) -> None:
-    async def main() -> None:
-        async with _fleet(tmp_path) as here, listening(broker.port, "bedplate/v1/provisioner/state") as heard:
-            async with delivering(here, sinks(here, mqtt=_mqtt(broker.port))):
-                await heard.until(lambda: len(heard.messages) == 1)
-            await heard.until(lambda: len(heard.messages) == 2)
-        told = [json.loads(bytes(one.payload)) for one in heard.messages]
-        assert [(one["state"], one["epoch"]) for one in told] == [("online", 1), ("offline", 1)]
-
-    asyncio.run(main())
-
-
-def test_a_road_that_breaks_calls_up_the_last_will(tmp_path: Path, broker: Broker) -> None:
-    async def main() -> None:
-        topic = "bedplate/v1/provisioner/state"
-        async with (
-            _fleet(tmp_path) as here,
-            road(broker.port) as way,
-            listening(broker.port, topic) as heard,
-            delivering(here, sinks(here, mqtt=_mqtt(way.port))),
-        ):
-            await heard.until(lambda: len(heard.messages) == 1)
-            way.cut()
-            await heard.until(lambda: len(heard.messages) == 2)
-            way.open = True
-            await heard.until(lambda: len(heard.messages) == 3)
-        states = [json.loads(bytes(one.payload))["state"] for one in heard.messages[:3]]
-        assert states == ["online", "offline", "online"]
-
-    asyncio.run(main())
-
-
 def test_why_events_wait_is_one_call(tmp_path: Path, broker: Broker) -> None:
     async def main(way: Road, here: Served) -> pb.GetStatusResponse:
         way.open = False
-        async with delivering(here, sinks(here, mqtt=_mqtt(way.port))) as outbox:
+        async with delivering(here, sinks(here, mqtt=plain(way.port))) as outbox:
             await _write(here, 1, 2)
             await troubled(outbox)
             here.sinks = outbox.standing
@@ -258,7 +190,7 @@ def test_why_events_wait_is_one_call(tmp_path: Path, broker: Broker) -> None:
             return answer
 
     async def whole() -> pb.GetStatusResponse:
-        async with _fleet(tmp_path, asked(1)) as here, road(broker.port) as way:
+        async with fleet(tmp_path, asked(1)) as here, road(broker.port) as way:
             return await main(way, here)
 
     answer = asyncio.run(whole())

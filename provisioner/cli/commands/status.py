@@ -1,7 +1,7 @@
 """`bedplate status`: the provisioner, and who the caller is to it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -32,13 +32,14 @@ def command(context: str, form: str) -> None:
     }
     rows |= _conduct(answer)
     lines = [f"{label:13}{text}" for label, text in rows.items()]
-    labels = ("Events to", *[""] * len(answer.sinks))
-    lines += [f"{label:13}{_sink(sink)}" for label, sink in zip(labels, answer.sinks, strict=False)]
-    say([plain(line) for line in lines])
+    say([plain(line) for line in (*lines, *sink_lines(answer.sinks))])
 
 
-def _sink(sink: Sink) -> str:
-    return f"{sink.name}, up to revision {sink.delivered_revision}: {sink.because}"
+def sink_lines(sinks: Sequence[Sink]) -> list[str]:
+    """Where events go to, and how it goes there."""
+    labels = ("Events to", *[""] * len(sinks))
+    told = (f"{sink.name}, up to revision {sink.delivered_revision}: {sink.because}" for sink in sinks)
+    return [f"{label:13}{line}" for label, line in zip(labels, told, strict=False)]
 
 
 def _conduct(answer: GetStatusResponse) -> dict[str, str]:
