@@ -18,7 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 SCHEMA: Final = "urn:bedplate:schema:event-data:v1"
 PREFIX, VERSION = "io.bedplate.", ".v1"
-NANOS, MICROS = 1_000_000_000, 1_000_000
+NANOS, MICRO = 1_000_000_000, 1000
 
 
 class Kept(Protocol):
@@ -27,7 +27,7 @@ class Kept(Protocol):
     @property
     def revision(self) -> int: ...
     @property
-    def at(self) -> float: ...
+    def at_ns(self) -> int: ...
     @property
     def kind(self) -> str: ...
     @property
@@ -91,7 +91,7 @@ def type_of(kind: str) -> str:
 
 def id_of(event: Kept) -> str:
     """Revision and microseconds: '1042-1800000000123456'"""
-    return f"{event.revision}-{round(event.at * MICROS)}"
+    return f"{event.revision}-{_micros(event.at_ns)}"
 
 
 def cloud_event(event: Kept, source: str) -> CloudEvent:
@@ -101,7 +101,7 @@ def cloud_event(event: Kept, source: str) -> CloudEvent:
         source=source,
         type=type_of(event.kind),
         subject=event.machine_id or UNSET,
-        time=_instant(event.at),
+        time=_instant(event.at_ns),
         datacontenttype="application/json",
         dataschema=SCHEMA,
         data=EventData(
@@ -135,7 +135,12 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _instant(at: float) -> str:
-    """'2027-01-15T08:00:00.123456Z'"""
-    whole, micros = divmod(round(at * MICROS), MICROS)
-    return Timestamp(seconds=whole, nanos=micros * (NANOS // MICROS)).ToJsonString()
+def _instant(at_ns: int) -> str:
+    """To the microsecond, as in the id: '2027-01-15T08:00:00.123456Z'"""
+    whole, rest = divmod(_micros(at_ns) * MICRO, NANOS)
+    return Timestamp(seconds=whole, nanos=rest).ToJsonString()
+
+
+def _micros(at_ns: int) -> int:
+    """Rounded, for what comes from a float is a little off: 249_999_872 -> 250_000"""
+    return (at_ns + MICRO // 2) // MICRO

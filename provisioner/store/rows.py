@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 DAY_S = 86400.0
+NANOS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,10 @@ class Event:
     actor: str
     incarnation: int = 0  # the machine's; 0 where it concerns none, and in events of before there was this column
     count: int = 0  # for how many changes it stands, where that is more than one
+
+    @property
+    def at_ns(self) -> int:
+        return round(self.at * NANOS)
 
 
 @dataclass(frozen=True, slots=True)

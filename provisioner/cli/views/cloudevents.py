@@ -11,7 +11,7 @@ from provisioner.cloudevents import encoded
 @dataclass(frozen=True, slots=True)
 class _Told:
     revision: int
-    at: float
+    at_ns: int
     kind: str
     machine_id: str
     hostname: str
@@ -27,7 +27,7 @@ def line(event: Event, source: str) -> str:
         raise click.UsageError("this provisioner is older than its events as CloudEvents; upgrade it, or use -o json")
     told = _Told(
         event.revision,
-        event.at.seconds + event.at.nanos / 1_000_000_000,
+        event.at.ToNanoseconds(),
         event.kind,
         event.machine_id,
         event.hostname,
