@@ -7,13 +7,14 @@ Rule 3: evidence is weighed, never believed. It can make a newcomer wait for a p
 Rule 4: what is blank, a placeholder or made up by software says nothing, and never matches anything.
 
 One identifier in common with a machine that is known is enough to wait for a person: a serial number is not there twice
-by right, and the one that has it first keeps it. To be a forgotten machine again takes more kinds of identifiers that
+by right, and the one that has it first keeps it. One that two machines have which are both let in is that of a batch: a
+person has said so, and it says nothing any more. To be a forgotten machine again takes more kinds of identifiers that
 agree than kinds that differ: a NIC that moved does not carry the machine along.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -51,20 +52,49 @@ PLACEHOLDERS: Final = frozenset(
         "unknown",
         "undefined",
         "unspecified",
+        "not defined",
+        "no enclosure",
+        "filled by oem",
+        "to be filled by o.e.m",
+        "system product name",
+        "default_string",
+        "$(default_string)",
+        "serial",
+        "serialnumber",
+        "(none)",
+        "unknow",
         "o.e.m.",
         "type2 - board serial number",
-        "0123456789",
-        "1234567890",
-        "123456789",
-        "012345678",
-        "12345678",
-        "123456",
+        "0123456789abcdef",
+        "01234567890123456789ab",
         "03000200-0400-0500-0006-000700080009",  # the mainboard maker's sample, and below it with bytes swapped
         "00020003-0004-0005-0006-000700080009",
         "12345678-1234-5678-90ab-cddeefaabbcc",
+        "12345678-1234-5678-1234-567812345678",
+        "01234567-89ab-cdef-0123-456789abcdef",
+        "00112233-4455-6677-8899-aabbccddeeff",
+        "33221100-5544-7766-8899-aabbccddeeff",
+        "fefefefe-fefe-fefe-fefe-fefefefefefe",
+        "00000000-0000-0000-0000-000000000001",
+    }
+)
+COUNTED: Final = re.compile("(?:[a-z]{1,4}[^a-z0-9]?(?=[0-9]{12}))?([0-9]{5,})")  # '12345', 'BSN12345678901234567'
+DIGITS: Final = "01234567890123456789012345678901234567890123456789"
+SAMPLE_MACS: Final = frozenset(  # as makers ship them where nobody has burned in one
+    {
+        "00:11:22:33:44:55",
+        "00:01:02:03:04:05",
+        "00:02:03:04:05:06",
+        "00:10:18:00:00:00",
+        "00:90:4c:11:22:33",
+        "00:e0:4c:00:00:01",
+        "00:e0:4c:36:00:01",
+        "00:e0:4c:68:00:01",
+        "88:88:88:88:87:88",
     }
 )
 FEWEST_CHARACTERS: Final = 4
+A_BATCH: Final = 2  # machines that are let in and have one identifier: it is nobody's
 MAC: Final = re.compile(r"([0-9a-f]{2}):[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}", re.ASCII)
 GROUP_OR_LOCAL: Final = 0b11  # bits of the first byte: for many, or given by software ("fa:…" in many servers at once)
 
@@ -103,7 +133,8 @@ def known(key_sha256: bytes, world: World) -> Facts | None:
 def admit(newcomer: Newcomer, world: World, fresh_id: str) -> Admit:
     """`fresh_id` is the newcomer's name if it is nobody who was here before."""
     shown = kinds(newcomer.evidence)
-    if because := _foreign(newcomer, shown, world) or _unlike(newcomer, shown, world):
+    key = newcomer.key_sha256
+    if because := foreign(key, shown, world, newcomer.again) or _unlike(newcomer, shown, world):
         return Admit(fresh_id, 1, accepted=False, because=because)
     if newcomer.again:
         because = f"its join token {newcomer.token_id} lets this machine in again, with a new key"
@@ -117,22 +148,15 @@ def admit(newcomer: Newcomer, world: World, fresh_id: str) -> Admit:
     return Admit(name, incarnation, accepted=True, because=f"its join token {newcomer.token_id} lets it in{again}")
 
 
-def _foreign(newcomer: Newcomer, shown: Kinds, world: World) -> str:
-    """Why it is not to be believed: it has what is another machine's. Empty where it has nothing of that sort."""
-    revoked = REVOKED + newcomer.key_sha256
+def foreign(key_sha256: bytes, shown: Kinds, world: World, but: str = "") -> str:
+    """Why somebody is not to be believed: it has what is another machine's, of all `but` one. Empty: it has nothing."""
     for facts in world.machines.values():
-        if facts.key_sha256 == revoked:
+        if facts.key_sha256 == REVOKED + key_sha256:
             return f"its key is the one of machine {facts.id} that was revoked; it comes in with a new one only"
-    if collision := _collision(shown, _beside(newcomer.again, world) if newcomer.again else world):
+    if collision := _collision(shown, world, but):
         facts, what = collision
         return f"it shows the {what} of machine {facts.id}{_named(facts)}, whose key it does not have"
     return ""
-
-
-def _beside(machine_id: str, world: World) -> World:
-    """The enrolled machines but this one. One that waits has shown nothing but words: it stops nobody with a token."""
-    enrolled = {name: facts for name, facts in world.machines.items() if name != machine_id and facts.accepted_at}
-    return replace(world, machines=enrolled)
 
 
 def _unlike(newcomer: Newcomer, shown: Kinds, world: World) -> str:
@@ -181,6 +205,9 @@ def _texts(value: str) -> frozenset[str]:
     letters = {letter for letter in text if letter.isalnum()}
     if len(text) < FEWEST_CHARACTERS or len(letters) < 2 or text in PLACEHOLDERS:  # noqa: PLR2004 - one letter repeated
         return frozenset()
+    counted = COUNTED.fullmatch(text)
+    if counted and counted[1] in DIGITS:
+        return frozenset()
     return frozenset({text})
 
 
@@ -189,32 +216,35 @@ def _macs(values: Iterable[str]) -> frozenset[str]:
     found = set()
     for value in values:
         match = MAC.fullmatch(value.strip().lower())
-        if match and not int(match[1], 16) & GROUP_OR_LOCAL and len(set(match[0]) - {":"}) > 1:
+        made_up = not match or int(match[1], 16) & GROUP_OR_LOCAL or len(set(match[0]) - {":"}) == 1
+        if match and not made_up and match[0] not in SAMPLE_MACS:
             found.add(match[0])
     return frozenset(found)
 
 
-def _collision(shown: Kinds, world: World) -> tuple[Facts, str] | None:
-    """The first machine that is known and shares an identifier, and which: 'serial number j1234'."""
+def _collision(shown: Kinds, world: World, but: str) -> tuple[Facts, str] | None:
+    """The first machine that is known and shares an identifier, and which: 'serial number j1234'.
+
+    Who comes to be a machine again meets the enrolled ones only: one that waits has shown nothing but words.
+    """
     mine = frozenset().union(*shown.values())
-    for facts in world.machines.values():
-        if mine.isdisjoint(_marks(facts.evidence)) or facts.forgotten_at is not None:  # cheap: thousands are looked at
-            continue
-        if what := _shared(shown, kinds(facts.evidence)):
-            return facts, what
+    sharing = [
+        facts
+        for facts in world.machines.values()
+        if not mine.isdisjoint(_marks(facts.evidence)) and facts.forgotten_at is None  # cheap: thousands are looked at
+    ]
+    for kind, value in ((name, one) for name in shown for one in sorted(shown[name]) if sharing):
+        holders = [facts for facts in sharing if value in kinds(facts.evidence).get(kind, ())]
+        enrolled = [facts for facts in holders if facts.accepted_at is not None]
+        met = [facts for facts in (enrolled if but else holders) if facts.id != but]
+        if met and len(enrolled) < A_BATCH:
+            return met[0], f"{kind} {value}"
     return None
 
 
 @lru_cache(maxsize=1 << 15)
 def _marks(evidence: bytes) -> frozenset[str]:
     return frozenset().union(*kinds(evidence).values())
-
-
-def _shared(shown: Kinds, theirs: Kinds) -> str:
-    for kind, values in shown.items():
-        if both := values & theirs.get(kind, frozenset()):
-            return f"{kind} {min(both)}"
-    return ""
 
 
 def _former(newcomer: Newcomer, shown: Kinds, world: World) -> Facts | None:

@@ -103,8 +103,10 @@ def _advice(word: Phase.ValueType, facts: Facts) -> str:
         )
     match word:
         case Phase.PHASE_PENDING:
-            replaces = "; if it is a machine that is known, installed or built anew: --replaces THAT"
-            return f"see that it is yours, then: bedplate machine accept {facts.id}{replaces}"
+            return (
+                f"see that it is yours, then: bedplate machine accept {facts.id}; if it is a machine that is known, "
+                "installed or built anew: --replaces THAT; if it is another one that shows the same: --beside THAT"
+            )
         case Phase.PHASE_ACCEPTED:
             return "see that the agent runs on it (systemctl status nodeagent) and reaches the uplink's address"
         case Phase.PHASE_SILENT:

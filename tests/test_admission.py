@@ -109,6 +109,14 @@ NOTHING = (
     "ffffffff-ffff-ffff-ffff-ffffffffffff",
     "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
     "03000200-0400-0500-0006-000700080009",
+    "00112233-4455-6677-8899-aabbccddeeff",
+    "fefefefe-fefe-fefe-fefe-fefefefefefe",
+    "12345",
+    "1234567890123456",
+    "BSN12345678901234567",
+    "EB-1234567890123",
+    "$(DEFAULT_STRING)",
+    "Filled By OEM",
 )
 
 
@@ -128,6 +136,9 @@ def test_a_placeholder_matches_nothing(text):
         "02:42:ac:11:00:02",
         "52:54:00:12:34:56",
         "01:00:5e:00:00:01",
+        "00:11:22:33:44:55",
+        "00:E0:4C:68:00:01",
+        "88:88:88:88:87:88",
         "b0:7b:25",
         "not a mac",
         "b0:7b:25:00:00:1٣",
@@ -157,3 +168,19 @@ def test_those_who_wait_are_counted():
     waiting = replace(INCUMBENT, id="m-cccccccc", accepted_at=None)
     gone = replace(waiting, id="m-dddddddd", forgotten_at=NOW)
     assert pending(World(1, NOW, machines={each.id: each for each in (INCUMBENT, waiting, gone)})) == 1
+
+
+def test_a_serial_number_that_only_looks_counted_is_one():
+    assert kinds(evidence(product_serial="J1234567")) == {"serial number": frozenset({"j1234567"})}
+    assert kinds(evidence(product_serial="1234599")) == {"serial number": frozenset({"1234599"})}
+
+
+def test_what_two_machines_that_are_let_in_both_show_is_that_of_a_batch_and_says_nothing():
+    batch = evidence(product_serial="BATCH-7", board_serial="B1")
+    twin = replace(INCUMBENT, id="m-bbbbbbbb", key_sha256=b"key-b", evidence=batch)
+    other = replace(twin, id="m-cccccccc", key_sha256=b"key-c")
+    assert not came(evidence(product_serial="BATCH-7"), twin).accepted
+    assert not came(evidence(product_serial="BATCH-7"), twin, replace(other, accepted_at=None)).accepted
+    assert not came(evidence(product_serial="BATCH-7"), twin, replace(other, forgotten_at=NOW)).accepted
+    assert came(evidence(product_serial="BATCH-7"), twin, other).accepted
+    assert not came(evidence(product_serial="BATCH-7", chassis_serial="C1122334"), INCUMBENT, twin, other).accepted

@@ -227,3 +227,51 @@ def test_what_waits_has_nothing_to_revoke_and_cannot_be_replaced(tmp_path: Path)
             assert (await refusal(call)).code == "FAILED_PRECONDITION"
 
     _story(tmp_path, tell)
+
+
+def test_a_batch_with_one_serial_number_waits_for_one_word_of_a_person_and_its_token_and_key_hold_then(
+    tmp_path: Path,
+) -> None:
+    """The first comes in; the others wait; one is said to be another, and the serial number identifies nobody since."""
+
+    def host(number: int) -> dict[str, str]:
+        return {
+            "hostname": f"gpu-{number:02}",
+            "product_serial": "BATCH-2024-07",
+            "product_uuid": f"4c4c4544-0051-3610-8052-b4c04f4d32{number:02}",
+            "board_serial": f"B70000{number:02}",
+            "chassis_serial": "",
+            "bmc_mac": "",
+        }
+
+    async def tell(yard: Yard) -> None:
+        token, stub = await yard.token(), yard.here.stub()
+        keys = [new_key() for _ in range(4)]
+        macs = [(f"b0:7b:25:00:02:{number:02x}",) for number in range(4)]
+        first = (await yard.come(keys[0], token, macs[0], **host(0))).credentials.machine_id
+        waiting = [(await yard.come(keys[at], token, macs[at], **host(at))).pending for at in (1, 2)]
+        assert "it shows the serial number batch-2024-07 of machine" in waiting[0].because
+        no = await refusal(
+            stub.AcceptMachine(pb.AcceptMachineRequest(machine=waiting[0].machine_id, request_id=yard.intent()))
+        )
+        assert f"bedplate machine accept {waiting[0].machine_id} --beside THAT" in no.line
+        said = pb.AcceptMachineRequest(machine=waiting[0].machine_id, request_id=yard.intent(), beside=first)
+        assert (await stub.AcceptMachine(said)).machine.phase == pb.PHASE_ACCEPTED
+        assert (await yard.accept(waiting[1].machine_id)).phase == pb.PHASE_ACCEPTED, "without another word"
+        assert (await yard.come(keys[3], token, macs[3], **host(3))).credentials.machine_id, "the rest do not wait"
+        assert yard.good(first, 1)
+        rekeyed = await stub.RekeyMachine(pb.RekeyMachineRequest(machine=first, request_id=yard.intent()))
+        again = (await yard.come(new_key(), rekeyed.join_token, macs[0], **host(0))).credentials
+        assert (again.machine_id, again.incarnation) == (first, 2)
+        events = (await stub.ListEvents(pb.ListEventsRequest(kind_prefix="machine.accepted"))).events
+        assert any("though it shows what" in event.because for event in events)
+
+    _story(tmp_path, tell)
+
+
+def test_a_machine_is_another_one_or_takes_its_place_and_never_both(tmp_path: Path) -> None:
+    async def tell(yard: Yard) -> None:
+        request = pb.AcceptMachineRequest(machine="m-1", request_id="r", replaces="m-2", beside="m-2")
+        assert (await refusal(yard.here.stub().AcceptMachine(request))).code == "INVALID_ARGUMENT"
+
+    _story(tmp_path, tell)

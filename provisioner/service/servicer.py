@@ -17,7 +17,7 @@ from provisioner.service.finding import find
 from provisioner.service.ledger import Ledger
 from provisioner.service.once import Once, ask
 from provisioner.service.reading import PATIENCE_S, read_by
-from provisioner.service.refusals import precondition, refusing
+from provisioner.service.refusals import invalid, precondition, refusing
 from provisioner.world import Change, Facts
 
 CUT_OFF_S = 2.0
@@ -147,6 +147,8 @@ class FleetServicer(Servicer):
     async def AcceptMachine(self, request: pb.AcceptMachineRequest, context: Any) -> pb.AcceptMachineResponse:
         who, ledger = caller(context), self._ledger
         with refusing():
+            if request.replaces and request.beside:
+                raise invalid("beside", "cannot accept: a machine is another one, or takes its place; not both")
             response = await self._once.answer(
                 ask(who, "AcceptMachine", request.request_id, request),
                 pb.AcceptMachineResponse,
@@ -168,7 +170,8 @@ class FleetServicer(Servicer):
         if request.replaces:
             newcomer = find(ledger.world, request.machine)
             return writes.replace_machine(ledger, who, newcomer, facts, self._clashes)
-        return writes.accept(ledger, who, facts, self._clashes)
+        beside = find(ledger.world, request.beside) if request.beside else None
+        return writes.accept(ledger, who, facts, self._clashes, beside)
 
     async def RevokeMachine(self, request: pb.RevokeMachineRequest, context: Any) -> pb.RevokeMachineResponse:
         who, ledger = caller(context), self._ledger

@@ -11,7 +11,7 @@ from dataclasses import replace
 from bedplate.v1 import fleet_pb2 as pb
 from provisioner import tokens
 from provisioner.access import Caller
-from provisioner.admission import Newcomer, admit
+from provisioner.admission import foreign, kinds
 from provisioner.service import messages
 from provisioner.service.ledger import Ledger
 from provisioner.service.refusals import invalid, not_found, precondition
@@ -34,30 +34,31 @@ from provisioner.world import (
 HOUR_S, TTL_MOST_S = 3600.0, 90 * 86400.0
 MOST_USES = 1_000_000
 
-Clash = Callable[[Facts, World], str]  # why this machine may not be let in; empty where it may
+Clash = Callable[[Facts, World, str], str]  # why this machine may not be let in, of all but one; empty where it may
 
 
-def clash(facts: Facts, world: World) -> str:
+def clash(facts: Facts, world: World, but: str = "") -> str:
     """Why this machine may not be let in: what it showed is an enrolled machine's. Empty where it may."""
     others = {key: other for key, other in world.machines.items() if key != facts.id and other.accepted_at is not None}
     enrolled = {key: other for key, other in others.items() if other.forgotten_at is None}
-    newcomer = Newcomer(facts.key_sha256, facts.evidence, "", review=False)
-    verdict = admit(newcomer, replace(world, machines=enrolled), facts.id)
-    return "" if verdict.accepted else verdict.because
+    return foreign(facts.key_sha256, kinds(facts.evidence), replace(world, machines=enrolled), but)
 
 
 def accept(
-    ledger: Ledger, who: Caller, facts: Facts, clashes: Clash
+    ledger: Ledger, who: Caller, facts: Facts, clashes: Clash, beside: Facts | None = None
 ) -> tuple[pb.AcceptMachineResponse, Sequence[Change]]:
+    """`beside` is the known machine that it is not, though both show the same."""
     if facts.accepted_at is not None:
         return pb.AcceptMachineResponse(machine=messages.machine(facts, ledger)), ()
-    if because := clashes(facts, ledger.world):
-        say = f"if it takes that one's place, say so: bedplate machine accept {facts.id} --replaces THAT"
+    if because := clashes(facts, ledger.world, beside.id if beside else ""):
+        say = f"if it is another machine all the same: bedplate machine accept {facts.id} --beside THAT"
+        say += f"; if it takes that one's place: bedplate machine accept {facts.id} --replaces THAT"
         line = f"cannot accept machine {facts.id}: {because}; {say}"
         raise precondition("EVIDENCE_COLLIDES", facts.id, line)
     now = ledger.now()
     change = Accepted(facts.id, now)
-    noted = Noted("machine.accepted", facts.id, facts.hostname, f"{who} let it in", str(who), now)
+    because = f"{who} let it in" + (f", though it shows what {beside.id} does: it is another machine" if beside else "")
+    noted = Noted("machine.accepted", facts.id, facts.hostname, because, str(who), now)
     after = machine_after(facts, change, facts.revision)
     return pb.AcceptMachineResponse(machine=messages.machine(after, ledger)), (change, noted)
 
@@ -105,8 +106,7 @@ def _replaceable(newcomer: Facts, old: Facts, world: World, clashes: Clash) -> N
             f"{doing}: its key is the one that was revoked; empty the agent's state folder, so that it makes a new one"
         )
         raise precondition("KEY_REVOKED", newcomer.id, line)
-    rest = {name: facts for name, facts in world.machines.items() if name != old.id}
-    if because := clashes(newcomer, replace(world, machines=rest)):
+    if because := clashes(newcomer, world, old.id):
         raise precondition("EVIDENCE_COLLIDES", newcomer.id, f"{doing}: {because} as well; forget one of the two first")
 
 

@@ -576,6 +576,7 @@ class AcceptMachineRequest(_message.Message):
     MACHINE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REPLACES_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
     request_id: _builtins.str
     """Chosen by the caller, once per intent: the same id again gets the first answer again. At most 64 characters."""
@@ -583,16 +584,21 @@ class AcceptMachineRequest(_message.Message):
     """The known machine that the pending one is: it goes on with the newcomer's key and hardware, as its next
     incarnation. Empty: the pending machine is nobody who is known.
     """
+    beside: _builtins.str
+    """The known machine that the pending one is not, though both show the same identifier: of a batch that shares a serial
+    number. What two machines that are let in both show says nothing from then on.
+    """
     def __init__(
         self,
         *,
         machine: _builtins.str = ...,
         request_id: _builtins.str = ...,
         replaces: _builtins.str = ...,
+        beside: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "replaces", b"replaces", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "machine", b"machine", "replaces", b"replaces", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -35,6 +35,7 @@ from provisioner.cli.views import machines, words
         "bedplate machine explain m-4kq7zt2x",
         "bedplate machine accept m-4kq7",
         "bedplate machine accept m-9xw2 --replaces gpu-07",
+        "bedplate machine accept m-9xw2 --beside gpu-07",
         "bedplate machine revoke gpu-07 --yes",
         "(umask 077; bedplate machine rekey gpu-07 > join-token)",
         "bedplate machine forget gpu-07 --yes",
@@ -88,14 +89,18 @@ def events(context: str, machine: str, limit: int, form: str) -> None:
 )
 @click.argument("machine")
 @click.option("--replaces", default="", metavar="KNOWN", help="The known machine that it is, installed or built anew.")
-@click.option("-y", "--yes", is_flag=True, help="With --replaces: do not ask.")
+@click.option("--beside", default="", metavar="KNOWN", help="Another machine than this one, though it shows the same.")
+@click.option("-y", "--yes", is_flag=True, help="With --replaces and --beside: do not ask.")
 @form_option
 @click.pass_obj
-def accept(context: str, machine: str, replaces: str, form: str, *, yes: bool) -> None:
+def accept(context: str, machine: str, replaces: str, beside: str, form: str, *, yes: bool) -> None:  # noqa: PLR0913
     """Let a pending machine in: it gets a certificate the next time it asks.
 
     With --replaces it goes on as a machine that is known, as that one's next incarnation: after a disk was lost, moved
     or wiped, or a mainboard swapped. Whatever still holds the certificate of before is refused.
+
+    With --beside it is a machine of its own, though it shows a serial number or an address of one that is known: where
+    a whole batch has one serial number. What two machines that are let in both show says nothing from then on.
     """
     doing = f"accept machine {machine}"
     with connected(doing, context_of(context)) as provisioner:
@@ -105,13 +110,19 @@ def accept(context: str, machine: str, replaces: str, form: str, *, yes: bool) -
         if old:
             tell(f"it takes the place of {who(old)}: the certificate that this one has will be worth nothing")
             still_there(old)
-            if not yes:
-                confirm(doing)
+        twin = get(provisioner, doing, beside).machine if beside else None
+        if twin:
+            tell(f"it is another machine than {who(twin)}: what both of them show identifies nobody from then on")
+        if (old or twin) and not yes:
+            confirm(doing)
         answer = provisioner.write(
             doing,
             provisioner.fleet.AcceptMachine,
             lambda request_id: AcceptMachineRequest(
-                machine=found.machine_id, request_id=request_id, replaces=old.machine_id if old else ""
+                machine=found.machine_id,
+                request_id=request_id,
+                replaces=old.machine_id if old else "",
+                beside=twin.machine_id if twin else "",
             ),
         )
     done(answer.machine, form, "is accepted: it gets a certificate the next time it asks")
