@@ -18,6 +18,23 @@ from msgspec import UNSET, Meta, UnsetType
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 SCHEMA: Final = "urn:bedplate:schema:event-data:v1"
 PREFIX, VERSION = "io.bedplate.", ".v1"
+KINDS = (
+    "machine.asked",
+    "machine.accepted",
+    "machine.enrolled",
+    "machine.present",
+    "machine.silent",
+    "machine.changed",
+    "machine.problem.appeared",
+    "machine.problem.cleared",
+    "machine.problem.flapping",
+    "machine.revoked",
+    "machine.rekey",
+    "machine.replaced",
+    "machine.forgotten",
+    "token.created",
+    "token.revoked",
+)
 NANOS, MICRO = 1_000_000_000, 1000
 
 

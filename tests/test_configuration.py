@@ -8,8 +8,9 @@ import pytest
 
 from nodeagent.config import FIXED
 from nodeagent.config import Config as AgentConfig
+from provisioner.cloudevents import KINDS
 from provisioner.config import Config as ProvisionerConfig
-from provisioner.config import Mqtt, Webhook
+from provisioner.config import Mqtt, Webhook, load
 
 TABLES = ("mqtt", "webhook")
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
@@ -57,6 +58,15 @@ def _defaults(config: type[msgspec.Struct]) -> dict[str, str]:
 )
 def test_each_key_of_a_configuration_is_documented_with_its_default(title: str, config: type[msgspec.Struct]) -> None:
     assert _parts()[title] == _defaults(config)
+
+
+def test_the_example_of_the_page_on_events_is_a_configuration(tmp_path: Path) -> None:
+    example = re.findall(r"```toml\n(.*?)```", (PAGE.parent / "events.md").read_text(), re.DOTALL)
+    path = tmp_path / "provisioner.toml"
+    path.write_text(example[0])
+    config = load(path)
+    assert (config.mqtt.host, config.webhook[0].name) == ("mqtt.example", "pager")
+    assert all(any(kind.startswith(prefix) for kind in KINDS) for prefix in config.webhook[0].kinds)
 
 
 def test_keys_that_need_a_restart_are_marked_as_such() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from provisioner.errors import BedplateError
 from provisioner.outbox.webhook import signatures
 from provisioner.pki import authority, new_key
 from provisioner.post import PostError, opened
@@ -140,6 +141,14 @@ def test_only_the_kinds_that_were_asked_for_are_posted_and_the_others_do_not_wai
             assert outbox.standing()[0].because == "it has had everything"
 
     assert because_of([post.body for post in _run(tmp_path, work)]) == ["event 1", "event 3"]
+
+
+def test_a_kind_that_there_is_not_is_said_before_anything_is_missed(tmp_path: Path) -> None:
+    async def work(here: Served, receiver: Receiver) -> None:
+        with pytest.raises(BedplateError, match=r"webhook 'pager': no event's kind begins with 'machine\.slient'"):
+            sinks(here, webhook=(receiver.settings(kinds=("machine.silent", "machine.slient")),))
+
+    _run(tmp_path, work)
 
 
 def test_over_tls_the_certificate_is_verified(tmp_path: Path) -> None:
