@@ -20,6 +20,23 @@ from tests.small_disk import SmallDisk, small_disk
 pytestmark = pytest.mark.slow
 MACHINE = Path(__file__).parent / "machines/vm"
 FULL = "No space left on device"
+PAGE = " ".join(
+    (Path(__file__).parents[1] / "docs/operations.md").read_text().split()
+)  # what people are told to look for
+
+
+def test_what_is_printed_is_what_the_page_says() -> None:
+    for line in (
+        f"cannot write store …: {FULL}; make room on its disk",
+        "the store takes what is written again",
+        f"cannot write …/identity.json: {FULL}; what was there is still there",
+        "cannot write store …: Read-only file system; the kernel's log says why; it is mounted anew, or repaired",
+        "disk I/O error; look at its disk and the kernel's log",
+        "cannot use state folder …: Read-only file system",
+        f"cannot open store …: {FULL}; make room on its disk",
+        f"cannot write state folder …: {FULL}",
+    ):
+        assert f"`{line}`" in PAGE
 
 
 def _connected(program: Program) -> None:
