@@ -8,10 +8,10 @@ import pytest
 from nodeagent import session as agent_side
 from provisioner.world import Forgotten, Met, SilenceNoted, VitalsKept
 from tests.simulation import faults
+from tests.simulation.broken import BrokenError
 from tests.simulation.conversation import Conversation
 from tests.simulation.disk import Disk
 from tests.simulation.fleet import Fleet
-from tests.simulation.invariants import BrokenError
 from tests.simulation.run import run
 from tests.simulation.timeline import START
 

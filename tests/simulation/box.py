@@ -73,6 +73,11 @@ class Box:
         self.look_inside()
         return part
 
+    def turn(self, problem: str) -> None:
+        """It appears, or clears."""
+        there = problem in self.problems
+        self.problems = [one for one in self.problems if one != problem] if there else [*self.problems, problem]
+
     def live(self) -> None:
         """Some time went by: most dials tremble within their bands, a few leave them."""
         random, vitals = self.random, self.vitals
@@ -88,7 +93,7 @@ class Box:
             else:
                 vitals.links["ib0"].carrier = True
         elif what == 5:
-            self.problems = [] if self.problems else ["gpus"]
+            self.turn("gpus")
         elif what == 6:
             vitals.filesystems["/"].free_bytes = random.randrange(1, 100) * GIB
         elif what == 7:

@@ -8,8 +8,8 @@ from provisioner.access import standing
 from provisioner.pki import MachineIdentity
 from provisioner.session import ACK_AFTER_S, Keep, Known, Output, PeerError, Recall, Send, Session
 from provisioner.store import StoreError
-from provisioner.vigil import on_inventory, on_meeting
-from provisioner.world import Change, Facts, InventoryKept, Met
+from provisioner.vigil import noteworthy
+from provisioner.world import Facts
 from tests.simulation.site import Site
 from tests.simulation.wire import End, Wire
 
@@ -86,18 +86,21 @@ class Conversation:
                 case Send(message):
                     self.site.invariants.said(self, message)
                     self.wire.send("down", message)
-                case Keep(changes, sequence):
-                    self.keep(changes, sequence)
+                case Keep():
+                    self.keep(output)
                 case Recall(digest):
                     body = self.site.store.inventory(digest)
                     if self.session:
                         self.handle(self.session.recalled(body, self.site.now()))
 
-    def keep(self, changes: tuple[Change, ...], sequence: int) -> None:
+    def keep(self, output: Keep) -> None:
         facts = self.site.world.machines.get(self.who.machine_id)
-        if facts is None or facts.forgotten_at is not None:
+        if facts is None or facts.forgotten_at is not None or facts.incarnation != self.who.incarnation:
+            self.cut("this machine is not known here any more, or in a younger incarnation", RETRY_S)
             return
-        self.site.submit([*_noteworthy(facts, changes), *changes], self, lambda error: self._kept(error, sequence))
+        flaps = self.site.flaps.moved(facts, output.moves, self.site.now())
+        noted = [*noteworthy(facts, output.changes), *flaps]
+        self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output.sequence))
 
     def _kept(self, error: StoreError | None, sequence: int) -> None:
         if error:
@@ -139,13 +142,3 @@ class Conversation:
         self.over = True
         timeline = self.site.timeline
         self.wire.snap(0.0, timeline.between(0.0, 1.0) if timeline.chance(0.8) else timeline.between(20.0, 40.0))
-
-
-def _noteworthy(facts: Facts, changes: tuple[Change, ...]) -> list[Change]:
-    noted: list[Change] = []
-    for change in changes:
-        if isinstance(change, Met):
-            noted += on_meeting(facts, change)
-        elif isinstance(change, InventoryKept):
-            noted += on_inventory(facts, change)
-    return noted

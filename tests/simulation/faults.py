@@ -66,6 +66,19 @@ def swap(fleet: Fleet) -> None:
     fleet.timeline.say(machine, "has another", machine.box.swap_a_part())
 
 
+def flicker(fleet: Fleet) -> None:
+    """A problem comes and goes, more often than anybody wants to be told."""
+    machine, problem = _any(fleet), fleet.timeline.random.choice(("rdma", "disks"))
+    for _ in range(fleet.timeline.random.randrange(2, 14)):
+        fleet.timeline.after(fleet.timeline.between(0.0, 120.0), _turn, machine, problem)
+
+
+def _turn(machine: Machine, problem: str) -> None:
+    if not machine.settled:
+        machine.box.turn(problem)
+        machine.glance()
+
+
 def clone(fleet: Fleet) -> None:
     """For good: another box that shows the hardware of one that is there."""
     original = _any(fleet)
@@ -142,6 +155,7 @@ TABLE: tuple[tuple[Fault, int], ...] = (  # and how often, against each other
     (reboot, 4),
     (reimage, 2),
     (swap, 4),
+    (flicker, 3),
     (clone, 2),
     (skew, 2),
     (die, 5),

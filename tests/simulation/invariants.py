@@ -10,8 +10,11 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from bedplate.v1.fleet_pb2 import Phase
 from bedplate.v1.uplink_pb2 import Delta, Problems
 from provisioner.admission import kinds
+from provisioner.flaps import WINDOW_S, Flaps
+from provisioner.phase import word_of
 from provisioner.vitals import folded
 from provisioner.world import (
     Accepted,
@@ -31,23 +34,19 @@ from provisioner.world import (
     World,
     machine_after,
 )
+from tests.simulation.broken import hold
 from tests.simulation.disk import Platter
+from tests.simulation.manners import Manners
+from tests.simulation.oracle import Oracle
 
 Entry = tuple[int, Change, Any]  # revision, change, who wished it
-
-
-class BrokenError(AssertionError):
-    """An invariant does not hold; `str` says which, and for whom."""
-
-
-def hold(truth: bool, *words: object) -> None:  # noqa: FBT001 - as assert
-    if not truth:
-        raise BrokenError(" ".join(map(str, words)))
 
 
 class Invariants:
     def __init__(self, platter: Platter) -> None:
         self.platter = platter
+        self.manners = Manners()
+        self.oracle = Oracle()
         self.machines: dict[str, Facts] = {}  # the fold, change by change
         self.owners: dict[bytes, Any] = {}  # key -> the machine that made it
         self.youngest: dict[str, int] = {}  # machine id -> the number of the stream that changed it last
@@ -96,6 +95,20 @@ class Invariants:
     def broke(self, conversation: Any, error: Exception) -> None:
         hold("obeys epoch" in str(error), conversation, "was cut off, and the agent is honest:", error)
 
+    def phases(self, world: World, now: float, silent_after_s: float) -> None:
+        if world is not self.platter.world:
+            return  # of a life that is over and does not know it
+        for facts in world.machines.values():
+            word, right = (
+                word_of(facts, world, now, silent_after_s),
+                self.oracle.word(facts.id, world, now, silent_after_s),
+            )
+            hold(word == right, facts.id, "is", Phase.Name(word), "and has to be", Phase.Name(right))
+
+    def flaps(self, flaps: Flaps, now: float) -> None:
+        old = [key for key, course in flaps._courses.items() if course.times[-1] < now - 2 * WINDOW_S]
+        hold(not old, "the memory of flaps holds what stands still:", old[:1])
+
     def opened(self) -> int:
         self._opened += 1
         return self._opened
@@ -122,6 +135,7 @@ class Invariants:
         for revision, change, author in entries:
             hold(revision == self._revision + 1, "revision", revision, "after", self._revision)
             self._revision = revision
+            self.oracle.change(change)
             match change:
                 case Noted():
                     self._noted(change)
@@ -132,6 +146,7 @@ class Invariants:
                     self._machine(revision, change, author)
                 case _:
                     pass
+        self.oracle.batch_over()
         for name in touched:
             hold(after.machines[name] == self.machines[name], name, "is not what its changes make of it")
             noted = self.machines[name].silent_noted == self.silent.get(name, False)
@@ -140,6 +155,7 @@ class Invariants:
 
     def loaded(self, world: World) -> None:
         """A life of the provisioner begins with what is on the disk."""
+        self.oracle.begins()
         fold = World(world.epoch, world.started_at).after(self.platter.changes)
         hold(fold == replace(world), "the world that was loaded is not the fold of what is durable")
         for (name, incarnation), (run, sequence) in self._acknowledged.items():

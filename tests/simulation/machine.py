@@ -83,6 +83,7 @@ class Machine:
         if self.session is not None:
             return
         self.runs += 1
+        self.invariants.manners.starts(self)
         self.process = self.runs
         self.session = Session(self.timeline.random.randbytes(16), "1.0", self.timeline.random)
         self.refused, self.last, self.again_at, self.asking, self.dialling = "", "", 0.0, False, False
@@ -116,13 +117,19 @@ class Machine:
             return
         if not self.settled:
             self.box.live()
-        self._send(self.session.observe(self.box.snapshot(self.clock), self.box.body, self.box.digest, self._now))
+        self.glance()
         decision = credentials.plan(self._have(), Want())
         if isinstance(decision, Todo) and not self.asking:
             self.timeline.say(self, decision.because)
             self._renew() if isinstance(decision.steps[0], Renew) else self._enrol()
         self._dial_later()
         self.timeline.after(LOOK_S * self.timeline.between(0.2, 1.8), self._look, process)
+
+    def glance(self) -> None:
+        """A look at the box as it is; the agent's next one comes at its time."""
+        if self.session:
+            snapshot = self.box.snapshot(self.clock)
+            self._send(self.session.observe(snapshot, self.box.body, self.box.digest, self._now))
 
     @property
     def _now(self) -> float:
@@ -193,6 +200,7 @@ class Machine:
             self.timeline.say(self, "is", answer.machine_id, "incarnation", answer.incarnation)
             self.identity = Identity(answer, self.clock, self.token[0])
             self.refused, self.last, self.again_at = "", "", 0.0
+            self.invariants.manners.starts(self)
             if self.session:
                 self.session.dial_at = 0.0
             self._dial_later()
@@ -224,6 +232,7 @@ class Machine:
             self._dial_later()
             return
         self.wire = wire
+        self.invariants.manners.dials(self, self._now)
         wire.attach("down", End(lambda message: self._heard(wire, message), lambda why: self._lost(wire, why)))
         sent_at = Timestamp()
         sent_at.FromNanoseconds(int(self.clock * 1e9))
@@ -252,6 +261,7 @@ class Machine:
             wire.snap(0.1, 0.0)
             return
         self.invariants.heard(self, message, epoch)
+        self.invariants.manners.hears(self, message, self._now)
         if message.HasField("welcome"):
             self.timeline.say(self, "is welcome; stored is", message.welcome.stored_sequence)
             self.refused = ""
@@ -259,6 +269,7 @@ class Machine:
 
     def _send(self, messages: list[Any]) -> None:
         for message in messages:
+            self.invariants.manners.says(self, message)
             if message.HasField("delta"):
                 self.invariants.sent(self, message.delta)
                 self.timeline.say(self, "delta", message.delta.sequence, "whole" * message.delta.whole)

@@ -7,8 +7,8 @@ from nodeagent.deadband import moved
 from provisioner.service.writes import clash
 from provisioner.world import Facts
 from tests.simulation import faults
+from tests.simulation.broken import BrokenError, hold
 from tests.simulation.fleet import Fleet
-from tests.simulation.invariants import BrokenError, hold
 from tests.simulation.machine import Machine
 from tests.simulation.timeline import START
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from provisioner.decision import Todo
+from provisioner.flaps import Flaps
 from provisioner.store import StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change
@@ -41,7 +42,8 @@ class Site:
         self.settings = SimpleNamespace(silent_after_s=SILENT_AFTER_S)
         self._wishes: list[Wish] = []
         self._writing: list[Wish] = []
-        self._noting = False
+        self._noting = self._settling = False
+        self.flaps = Flaps()
         self.conversations: dict[str, Any] = {}  # machine id -> conversation
         timeline.say("provisioner", "begins epoch", epoch)
         invariants.loaded(self.world)
@@ -103,12 +105,31 @@ class Site:
         if not self.alive:
             return
         self.timeline.after(TICK_S, self._tick)
+        self.invariants.phases(self.world, self.timeline.now, SILENT_AFTER_S)
+        self._settle_flaps()
         if self._noting:
             return
         decision = plan(self.world, self.timeline.now, SILENT_AFTER_S)
         if isinstance(decision, Todo):
             self.timeline.say("provisioner", decision.because)
             _drive(decision.steps[0].take(self))
+
+    def _settle_flaps(self) -> None:
+        now = self.timeline.now
+        if self._settling:
+            return
+        if not (settled := self.flaps.settled(now)):
+            self.flaps.forget(now)
+            self.invariants.flaps(self.flaps, now)
+            return
+        self._settling = True
+
+        def done(error: StoreError | None) -> None:
+            self._settling = False
+            if error is None:
+                self.flaps.forget(now)
+
+        self.submit(settled, "flaps", done)
 
     async def write(self, changes: Sequence[Change]) -> list[int]:
         """The tick's one step: the next look is after it."""

@@ -1,0 +1,74 @@
+"""How an agent behaves, judged message by message as it leaves: what it may say on a stream, and when it may dial.
+
+Rule: the bounds are the protocol's, written down a second time.
+"""
+
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.broken import hold
+
+WINDOW = 16
+MINUTE_S, DIALS = 60.0, 20  # doubled from one second on, with a new beginning after each steady stream
+SOON_S = 0.5
+
+
+@dataclass(slots=True)
+class Stream:
+    digest: bytes  # that the provisioner has been told
+    base: int  # the last delta that was sent before this stream
+    wanted: set[bytes] = field(default_factory=set)
+    stored: int | None = None  # by the welcome
+    acknowledged: int = 0
+    first: bool = True
+
+
+class Manners:
+    def __init__(self) -> None:
+        self._streams: dict[Any, Stream] = {}
+        self._dials: dict[Any, deque[float]] = defaultdict(deque)
+        self._not_before: dict[Any, float] = {}
+
+    def starts(self, machine: Any) -> None:
+        """A new process, or a new certificate: it may dial at once."""
+        self._not_before.pop(machine, None)
+
+    def dials(self, machine: Any, now: float) -> None:
+        times = self._dials[machine]
+        times.append(now)
+        while times[0] <= now - MINUTE_S:
+            times.popleft()
+        hold(len(times) <= DIALS, machine, "dials", len(times), "times within a minute")
+        hold(now >= self._not_before.get(machine, 0.0) - 1e-6, machine, "dials before it was asked to come back")
+
+    def says(self, machine: Any, message: Any) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "hello":
+            self._streams[machine] = Stream(message.hello.inventory_digest, message.hello.sequence)
+        elif kind == "delta":
+            self._delta(machine, self._streams[machine], message.delta)
+        elif kind == "inventory":
+            wanted = message.inventory.digest in self._streams[machine].wanted
+            hold(wanted, machine, "sends an inventory that nobody asked for")
+
+    def hears(self, machine: Any, message: Any, now: float) -> None:
+        stream, kind = self._streams[machine], message.WhichOneof("message")
+        if kind == "welcome":
+            stream.stored = message.welcome.stored_sequence
+        elif kind == "ack":
+            stream.acknowledged = max(stream.acknowledged, message.ack.sequence)
+        elif kind == "want_inventory":
+            stream.wanted.add(message.want_inventory.digest)
+        elif kind == "dismissal":
+            self._not_before[machine] = now + max(SOON_S, message.dismissal.retry_after_s)
+
+    def _delta(self, machine: Any, stream: Stream, delta: Any) -> None:
+        whole = stream.stored == 0 and stream.first
+        hold(delta.whole == whole, machine, "sends all its vitals" if delta.whole else "sends a part of its vitals")
+        under_way = delta.sequence - max(stream.base, stream.acknowledged)
+        hold(under_way <= WINDOW, machine, "has", under_way, "deltas under way")
+        if delta.HasField("inventory_digest"):
+            hold(delta.inventory_digest != stream.digest, machine, "tells the same inventory twice")
+            stream.digest = delta.inventory_digest
+        stream.first = False

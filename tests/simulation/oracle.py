@@ -1,0 +1,145 @@
+"""What a person is told of a machine, worked out a second time: its phase, its events, the tokens that are good.
+
+Rule: from the changes that are durable and the time alone. No function of the product's is called here.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from bedplate.v1.fleet_pb2 import Phase
+from provisioner.world import (
+    Accepted,
+    Asked,
+    Forgotten,
+    InventoryKept,
+    Met,
+    Noted,
+    Parted,
+    Revoked,
+    SilenceNoted,
+    TokenMade,
+    TokenRevoked,
+    TokenUsed,
+    VitalsKept,
+    VitalsMoved,
+    World,
+)
+from tests.simulation.broken import hold
+
+FLAPPING = "machine.problem.flapping"
+WINDOW_S, MOST = 600.0, 3
+
+
+@dataclass(slots=True)
+class Seen:
+    """One machine in one life."""
+
+    accepted: bool = False
+    forgotten: bool = False
+    stream: str = ""
+    epoch: int = 0
+    heard: float | None = None
+    silent: bool = False  # noted so
+    boot: str = ""
+    told: dict[str, str] = field(default_factory=dict)  # problem -> the last word on it
+
+
+@dataclass(slots=True)
+class Token:
+    made: TokenMade
+    revoked: bool = False
+    keys: set[bytes] = field(default_factory=set)
+
+
+class Oracle:
+    def __init__(self) -> None:
+        self.machines: dict[str, Seen] = {}
+        self.tokens: dict[str, Token] = {}
+        self._reboots: set[str] = set()  # in this batch: those that came back with another boot id
+        self._told: set[str] = set()  # and those of which an event says so
+        self._moves: dict[tuple[str, str], list[float]] = defaultdict(list)  # machine, problem -> when it was told
+
+    def change(self, change: Any) -> None:  # noqa: C901, PLR0912 - one arm a change
+        seen = self.machines.get(getattr(change, "machine_id", ""))
+        if isinstance(change, Asked):
+            self._asked(change)
+        elif isinstance(change, TokenMade):
+            self.tokens[change.token_id] = Token(change)
+        elif isinstance(change, TokenRevoked):
+            self.tokens[change.token_id].revoked = True
+        elif isinstance(change, TokenUsed):
+            self.tokens[change.token_id].keys.add(change.key_sha256)
+        elif seen is None or seen.forgotten:
+            return
+        elif isinstance(change, Noted):
+            self._noted(change, seen)
+        elif isinstance(change, Accepted):
+            seen.accepted = True
+        elif isinstance(change, Forgotten):
+            seen.forgotten = True
+        elif isinstance(change, Revoked):
+            seen.stream = ""
+        elif isinstance(change, SilenceNoted):
+            seen.silent = change.silent
+        elif isinstance(change, Met):
+            if seen.boot and seen.boot != change.boot_id:
+                self._reboots.add(change.machine_id)
+            seen.stream, seen.epoch, seen.heard, seen.boot = change.session, change.epoch, change.at, change.boot_id
+        elif isinstance(change, Parted):
+            if seen.stream == change.session:
+                seen.stream, seen.heard = "", change.at
+        elif isinstance(change, VitalsKept | VitalsMoved | InventoryKept):
+            seen.heard = change.at
+
+    def begins(self) -> None:
+        """A life of the provisioner: what it counts of flaps is lost with the one before."""
+        self._moves.clear()
+
+    def batch_over(self) -> None:
+        hold(self._reboots == self._told, *(self._reboots ^ self._told), "came back with another boot id, or did not")
+        self._reboots.clear()
+        self._told.clear()
+
+    def word(self, name: str, world: World, now: float, silent_after_s: float) -> Phase.ValueType:
+        """The phase that it has to be in."""
+        seen = self.machines[name]
+        if seen.forgotten:
+            return Phase.PHASE_UNSPECIFIED
+        if not seen.accepted:
+            return Phase.PHASE_PENDING
+        if seen.stream and seen.epoch == world.epoch:
+            return Phase.PHASE_PRESENT
+        if seen.heard is None:
+            return Phase.PHASE_ACCEPTED
+        since = seen.heard if seen.silent or seen.heard > world.started_at else world.started_at
+        return Phase.PHASE_PRESENT if now - since < silent_after_s else Phase.PHASE_SILENT
+
+    def good(self, token_id: str, key: bytes, at: float) -> str:
+        """Why this token does not let this key in; empty where it does."""
+        token = self.tokens.get(token_id)
+        if token is None:
+            return "nobody made it"
+        if token.revoked or at >= token.made.expires_at + 10.0:  # it was good when it was looked at
+            return "it is over"
+        full = token.made.uses_allowed and len(token.keys | {key}) > token.made.uses_allowed
+        return "it is used up" if full else ""
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _asked(self, change: Asked) -> None:
+        if change.token_id:
+            why = self.good(change.token_id, change.key_sha256, change.at)
+            hold(not why, change.machine_id, "came in by token", change.token_id, "and", why)
+        self.machines[change.machine_id] = Seen()
+
+    def _noted(self, change: Noted, seen: Seen) -> None:
+        if "rebooted" in change.because:
+            self._told.add(change.machine_id)
+        if change.kind.startswith("machine.problem.") and " problems: " not in change.because:
+            problem = change.because.partition(":")[0]
+            seen.told[problem] = change.kind
+            times = self._moves[change.machine_id, problem]
+            times.append(change.at)
+            lately = sum(at > change.at - WINDOW_S for at in times)
+            hold(lately <= MOST + 2, change.machine_id, "has", lately, "events of", problem, "within", WINDOW_S, "s")
