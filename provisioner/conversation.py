@@ -20,6 +20,7 @@ from provisioner.errors import BedplateError, PeerError
 from provisioner.fleet import Fleet
 from provisioner.handlers import UNDECODABLE
 from provisioner.limits import Pace
+from provisioner.lives import OVER, Life
 from provisioner.session import ACK_AFTER_S, Keep, Output, Recall, Send, Session
 from provisioner.vigil import noteworthy
 from provisioner.world import Facts, VitalsKept, VitalsMoved
@@ -135,14 +136,15 @@ class Conversation:
     def keep(self, output: Keep) -> None:
         facts = self._facts()
         if facts is None:
-            self.cut("this machine is not known here any more, or in a younger incarnation", RETRY_S)
+            self.cut(OVER, RETRY_S)
             return
         moves = output.moves
         if any(isinstance(change, DIALS) for change in output.changes):
             moves = (*moves, *self.fleet.conduct.went_well(self.machine_id))
         noted = [*noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, moves, self.fleet.now())]
         changes = [*noted, *output.changes]
-        done = self.fleet.submit(changes, can_wait=True)
+        life = Life(self.machine_id, self.incarnation or facts.incarnation)
+        done = self.fleet.submit(changes, can_wait=True, of=life)
         self.under_way.add(done)
         done.add_done_callback(lambda done: self._kept(done, output.sequence))
 

@@ -19,6 +19,7 @@ from provisioner.config import Config
 from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps
+from provisioner.lives import OVER, Life, Lives
 from provisioner.store import ChangeError, Store, StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change, World
@@ -49,6 +50,7 @@ class Settings:
 class _Wish:
     changes: tuple[Change, ...]
     done: "asyncio.Future[list[int]]"
+    of: Life | None
 
 
 class Fleet:
@@ -68,11 +70,14 @@ class Fleet:
         self._pressed = asyncio.Event()  # somebody waits for it
         self._changed = asyncio.Event()
 
-    def submit(self, changes: Sequence[Change], *, can_wait: bool = False) -> "asyncio.Future[list[int]]":
+    def submit(
+        self, changes: Sequence[Change], *, can_wait: bool = False, of: Life | None = None
+    ) -> "asyncio.Future[list[int]]":
         """Done with the revision of each once they are durable and the world has them; with StoreError where they
-        are not. Submitted in order, they come to be in order, whether some of them can wait or not.
+        are not. Submitted in order, they come to be in order, whether some of them can wait or not. `of`: they count
+        in this life of a machine; BedplateError where it is over by the time they would come to be.
         """
-        wish = _Wish(tuple(changes), asyncio.get_running_loop().create_future())
+        wish = _Wish(tuple(changes), asyncio.get_running_loop().create_future(), of)
         self._wishes.append(wish)
         self._wished.set()
         if not can_wait:
@@ -103,10 +108,15 @@ class Fleet:
 
     async def _write_batch(self) -> None:
         self._pressed.clear()
-        batch, size = [], 0
+        batch, size, lives = list[_Wish](), 0, Lives(self.world)
         while self._wishes and size < BATCH:
-            batch.append(self._wishes.popleft())
-            size += len(batch[-1].changes)
+            wish = self._wishes.popleft()
+            if wish.of and not lives.goes_on(wish.of):
+                _settle(wish, BedplateError(OVER))
+                continue
+            lives.add(wish.changes)
+            batch.append(wish)
+            size += len(wish.changes)
         if self._wishes:
             self._pressed.set()
         else:

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from bedplate.v1.uplink_pb2 import Dismissal, InventoryBody, SessionRequest, SessionResponse
 from nodeagent import session as agent_side
-from provisioner.world import Forgotten, Met, SilenceNoted, VitalsKept
+from provisioner.world import Asked, Forgotten, Met, SilenceNoted, TokenRevoked, VitalsKept
 from tests.simulation import faults
 from tests.simulation.broken import BrokenError
 from tests.simulation.conversation import Conversation
@@ -136,3 +137,42 @@ def test_the_disk_that_is_made_up_refuses_as_the_store_does():
     fleet.begin()
     with pytest.raises(Exception, match="another provisioner has taken it over"):
         older.write([Forgotten(fleet.known()[0].id, 1.0)])
+
+
+def test_a_phase_that_is_not_what_it_has_to_be_is_found():
+    fleet, facts, _ = _settled()
+    fleet.invariants.oracle.machines[facts.id].stream = ""
+    with pytest.raises(BrokenError, match=f"{facts.id} is PHASE_PRESENT and has to be PHASE_SILENT"):
+        fleet.invariants.phases(fleet.site.world, fleet.timeline.now + 1000, 45.0)
+
+
+def test_an_agent_that_dials_before_it_was_asked_to_come_back_is_found():
+    fleet, facts, _ = _settled()
+    machine = fleet.invariants.owners[facts.key_sha256]
+    dismissal = SessionResponse(dismissal=Dismissal(because="later", retry_after_s=60.0))
+    fleet.invariants.manners.hears(machine, dismissal, fleet.timeline.now)
+    with pytest.raises(BrokenError, match="dials before it was asked to come back"):
+        fleet.invariants.manners.dials(machine, fleet.timeline.now + 59.0)
+
+
+def test_an_inventory_that_nobody_asked_for_is_found():
+    fleet, facts, _ = _settled()
+    machine = fleet.invariants.owners[facts.key_sha256]
+    with pytest.raises(BrokenError, match="sends an inventory that nobody asked for"):
+        machine._send([SessionRequest(inventory=InventoryBody(digest=b"another", inventory=machine.box.body))])
+
+
+def test_a_reboot_without_its_event_is_found():
+    fleet, facts, conversation = _settled()
+    met = Met(facts.id, "s", fleet.site.world.epoch, facts.run_id, "1", "another", "p", 0.0, fleet.timeline.now)
+    with pytest.raises(BrokenError, match=f"{facts.id} came back with another boot id"):
+        _committed(fleet, met, author=conversation)
+
+
+def test_a_machine_that_comes_in_by_a_token_that_is_over_is_found():
+    fleet, _, _ = _settled()
+    token_id = fleet.machines[0].token[0]
+    asked = Asked("m-x", 1, b"k", b"", "x", "", "", token_id, "", fleet.timeline.now)
+    _committed(fleet, TokenRevoked(token_id, fleet.timeline.now))
+    with pytest.raises(BrokenError, match=f"m-x came in by token {token_id} and it is over"):
+        _committed(fleet, asked)

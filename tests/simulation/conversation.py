@@ -5,6 +5,8 @@ from typing import Any
 
 from bedplate.v1.uplink_pb2 import Dismissal, SessionRequest, SessionResponse
 from provisioner.access import standing
+from provisioner.errors import BedplateError
+from provisioner.lives import OVER, Life
 from provisioner.pki import MachineIdentity
 from provisioner.session import ACK_AFTER_S, Keep, Known, Output, PeerError, Recall, Send, Session
 from provisioner.store import StoreError
@@ -26,6 +28,7 @@ class Conversation:
     inbox: list[SessionRequest] = field(default_factory=list)
     over: bool = False
     acks_later: bool = False
+    obeys: int = 0  # the epoch that the agent said that it obeys
     number: int = 0  # in the order in which they were opened
 
     def __str__(self) -> str:
@@ -71,6 +74,8 @@ class Conversation:
         if self.session is None:
             self.inbox.append(message)
         elif not self.over and not self.session.ended:
+            if message.HasField("hello"):
+                message = self._greeted(message)
             try:
                 self.handle(self.session.receive(message, self.site.now()))
             except PeerError as error:
@@ -79,6 +84,16 @@ class Conversation:
                 self.cut(f"cannot go on: {error}", RETRY_S)
             if self.session.ended:
                 self.end("it said goodbye")
+
+    def _greeted(self, message: SessionRequest) -> SessionRequest:
+        """A life that came from a backup does not know how old it is: then it is for the agent to refuse."""
+        if not self.site.deaf:
+            self.obeys = message.hello.epoch
+            return message
+        heard = SessionRequest()
+        heard.CopyFrom(message)
+        heard.hello.epoch = 0
+        return heard
 
     def handle(self, outputs: list[Output]) -> None:
         for output in outputs:
@@ -96,13 +111,14 @@ class Conversation:
     def keep(self, output: Keep) -> None:
         facts = self.site.world.machines.get(self.who.machine_id)
         if facts is None or facts.forgotten_at is not None or facts.incarnation != self.who.incarnation:
-            self.cut("this machine is not known here any more, or in a younger incarnation", RETRY_S)
+            self.cut(OVER, RETRY_S)
             return
         flaps = self.site.flaps.moved(facts, output.moves, self.site.now())
         noted = [*noteworthy(facts, output.changes), *flaps]
-        self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output.sequence))
+        life = Life(facts.id, self.who.incarnation)
+        self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output.sequence), life)
 
-    def _kept(self, error: StoreError | None, sequence: int) -> None:
+    def _kept(self, error: BedplateError | None, sequence: int) -> None:
         if error:
             self.cut(str(error), RETRY_S)
         if self.session is None or self.over:

@@ -85,9 +85,9 @@ class Door:
         change, younger = self._issued(who.machine_id, who.incarnation, key)
         self.site.submit([change], ("renewal", who), lambda error: answer(_unless(error, younger)))
 
-    def token(self, token_id: str, secret: bytes, *, review: bool) -> None:
-        now = self.site.now()
-        made = TokenMade(token_id, tokens.Minted(token_id, secret).secret_sha256, now, now + 86400, 0, review, "ann")
+    def token(self, token_id: str, secret: bytes, *, review: bool, uses: int = 0, ttl_s: float = 86400.0) -> None:
+        now, minted = self.site.now(), tokens.Minted(token_id, secret)
+        made = TokenMade(token_id, minted.secret_sha256, now, now + ttl_s, uses, review, "ann")
         self.site.submit([made], "operator")
 
     def accept(self, machine_id: str) -> None:
@@ -100,11 +100,24 @@ class Door:
     def forget(self, machine_id: str) -> None:
         self._write(machine_id, lambda facts: writes.forget(self.site, OPERATOR, facts)[1], "forgets")
 
+    def revoke(self, machine_id: str) -> None:
+        self._write(machine_id, lambda facts: writes.revoke(self.site, OPERATOR, facts)[1], "revokes")
+
+    def replace(self, newcomer_id: str, machine_id: str) -> None:
+        """The newcomer is that machine: one at a time, as accepting is."""
+        newcomer = self.site.world.machines.get(newcomer_id)
+        if newcomer is not None and newcomer.forgotten_at is None:
+            self._write(
+                machine_id,
+                lambda facts: writes.replace_machine(self.site, OPERATOR, newcomer, facts, writes.clash)[1],
+                "replaces",
+            )
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _write(self, machine_id: str, effect: Callable[[Facts], Sequence[Change]], verb: str) -> None:
         facts = self.site.world.machines.get(machine_id)
-        turns = {machine_id, "accept"} if verb == "accepts" else {machine_id}
+        turns = {machine_id, "accept"} if verb in {"accepts", "replaces"} else {machine_id}
         if facts is None or facts.forgotten_at is not None or not turns.isdisjoint(self._turns) or not self.site.alive:
             return
         try:
@@ -117,7 +130,7 @@ class Door:
 
         def done(error: StoreError | None) -> None:
             self._turns.difference_update(turns)
-            if error is None and verb == "forgets":
+            if error is None and verb != "accepts":
                 self.site.forgot(machine_id)
 
         self.site.submit(changes, "operator", done)
@@ -149,7 +162,8 @@ class Door:
         if flaw or token is None:
             return [], Denied(flaw.line if flaw else "no token", forgotten=False)
         fresh = f"m-{self.site.timeline.random.getrandbits(24):06x}"
-        verdict = admit(Newcomer(ask.key, ask.evidence, token.id, token.review), world, fresh)
+        again = tokens.machine_of(token.id)
+        verdict = admit(Newcomer(ask.key, ask.evidence, token.id, token.review, again), world, fresh)
         now, name, why = self.site.now(), verdict.machine_id, "" if verdict.accepted else verdict.because
         asked = Asked(
             name, verdict.incarnation, ask.key, ask.evidence, ask.hostname, "PG-8", "", ask.token_id, why, now

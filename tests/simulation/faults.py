@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from provisioner.world import Facts
 from tests.simulation.fleet import Fleet
 from tests.simulation.machine import Machine
 
@@ -106,6 +107,8 @@ def _live(fleet: Fleet) -> None:
 
 def take_over(fleet: Fleet) -> None:
     """Another provisioner on the same store; the older one does not know, and answers still."""
+    if fleet.site:
+        fleet.site.deaf = fleet.timeline.chance(0.5)
     fleet.begin()
     fleet.timeline.after(fleet.timeline.between(10.0, 90.0), fleet.bury)
 
@@ -128,6 +131,35 @@ def forget(fleet: Fleet) -> None:
         fleet.door.forget(fleet.timeline.random.choice(known).id)
 
 
+def revoke(fleet: Fleet) -> None:
+    """And now and then whoever was revoked gets a token of its own."""
+    enrolled = [facts for facts in fleet.known() if facts.accepted_at is not None]
+    if fleet.door and enrolled:
+        facts = fleet.timeline.random.choice(enrolled)
+        fleet.door.revoke(facts.id)
+        if fleet.timeline.chance(0.7):
+            fleet.timeline.after(fleet.timeline.between(0.0, 60.0), rekey, fleet, facts)
+
+
+def rekey(fleet: Fleet, which: Facts | None = None) -> None:
+    """A token for one machine alone; it may get into the wrong hands."""
+    enrolled = [facts for facts in fleet.known() if facts.accepted_at is not None]
+    if fleet.door and enrolled:
+        facts = which or fleet.timeline.random.choice(enrolled)
+        machine = fleet.owner(facts) if fleet.timeline.chance(0.8) else _any(fleet)
+        machine.token = fleet.new_token(machine_id=facts.id, uses=1)
+
+
+def replace(fleet: Fleet) -> None:
+    """A person says that one that waits is one that is known: rightly or not."""
+    waiting = [facts for facts in fleet.known() if facts.accepted_at is None]
+    enrolled = [facts for facts in fleet.known() if facts.accepted_at is not None]
+    if fleet.door and waiting and enrolled:
+        newcomer = fleet.timeline.random.choice(waiting)
+        named = [facts for facts in enrolled if facts.id in newcomer.waits_because]
+        fleet.door.replace(newcomer.id, fleet.timeline.random.choice(named or enrolled).id)
+
+
 def accept(fleet: Fleet) -> None:
     """All that wait, at once."""
     for facts in fleet.known():
@@ -137,7 +169,8 @@ def accept(fleet: Fleet) -> None:
 
 def token(fleet: Fleet) -> None:
     machine = _any(fleet)
-    machine.token = fleet.new_token(review=fleet.timeline.chance(0.5))
+    uses, ttl_s = fleet.timeline.random.choice((0, 0, 1, 2)), fleet.timeline.random.choice((86400.0, 300.0, 30.0))
+    machine.token = fleet.new_token(review=fleet.timeline.chance(0.5), uses=uses, ttl_s=ttl_s)
 
 
 def loss(fleet: Fleet) -> None:
@@ -163,6 +196,9 @@ TABLE: tuple[tuple[Fault, int], ...] = (  # and how often, against each other
     (disk_full, 3),
     (disk_slow, 3),
     (forget, 3),
+    (revoke, 3),
+    (rekey, 2),
+    (replace, 3),
     (accept, 4),
     (token, 2),
     (loss, 2),

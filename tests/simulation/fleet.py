@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from provisioner.service.writes import clash
-from provisioner.world import Facts
+from provisioner.tokens import FOR
+from provisioner.world import REVOKED, Facts
 from tests.simulation.box import Box
 from tests.simulation.conversation import Conversation
 from tests.simulation.disk import Disk, Platter
@@ -53,11 +54,15 @@ class Fleet:
             site.die(committed=False)
         self.undead.clear()
 
-    def new_token(self, *, review: bool) -> tuple[str, bytes]:
+    def new_token(
+        self, *, review: bool = False, uses: int = 0, ttl_s: float = 86400.0, machine_id: str = ""
+    ) -> tuple[str, bytes]:
+        """For any newcomer, or as `machine rekey` makes it for one."""
         self._tokens += 1
-        token = (f"t-{self._tokens}", self.timeline.random.randbytes(32))
+        bound = f"{FOR}{machine_id}" if machine_id else ""
+        token = (f"t-{self._tokens}{bound}", self.timeline.random.randbytes(32))
         if self.door:
-            self.door.token(*token, review=review)
+            self.door.token(*token, review=review, uses=uses, ttl_s=ttl_s)
         return token
 
     def known(self) -> list[Facts]:
@@ -132,18 +137,22 @@ class Fleet:
         if self.door is None or self.site is None:
             return
         for facts in self.known():
-            if self.gone(facts):
+            if facts.revoked or self.gone(facts):
                 self.door.forget(facts.id)
             elif facts.accepted_at is None and not clash(facts, self.site.world):
                 self.door.accept(facts.id)
         for machine in self.machines:
             out = machine.refused and machine.identity and machine.identity.token_id == machine.token[0]
-            if out or machine.token[0] not in self.site.world.tokens:
-                machine.token = self.new_token(review=False)
+            over = machine.last.startswith(f"the join token {machine.token[0]} ")
+            if out or over or machine.token[0] not in self.site.world.tokens:
+                machine.token = self.new_token()
+
+    def owner(self, facts: Facts) -> Machine:
+        return self.invariants.owners[facts.key_sha256.removeprefix(REVOKED)]
 
     def gone(self, facts: Facts) -> bool:
         """Whether the box that was let in under this name is it no more: it has another name, or no key of it."""
-        box = self.invariants.owners[facts.key_sha256]
+        box = self.owner(facts)
         who = box.identity.certificate if box.identity else None
         named = who is not None and (who.machine_id, who.incarnation) == (facts.id, facts.incarnation)
         return not named and box.next_key != facts.key_sha256

@@ -15,8 +15,10 @@ from bedplate.v1.uplink_pb2 import Delta, Problems
 from provisioner.admission import kinds
 from provisioner.flaps import WINDOW_S, Flaps
 from provisioner.phase import word_of
+from provisioner.tokens import machine_of
 from provisioner.vitals import folded
 from provisioner.world import (
+    REVOKED,
     Accepted,
     Asked,
     Certified,
@@ -26,6 +28,7 @@ from provisioner.world import (
     Met,
     Noted,
     Parted,
+    Revoked,
     TokenMade,
     TokenRevoked,
     TokenUsed,
@@ -39,6 +42,8 @@ from tests.simulation.disk import Platter
 from tests.simulation.manners import Manners
 from tests.simulation.oracle import Oracle
 
+PRESENT = Phase.PHASE_PRESENT
+LATE_S = 300.0  # longer than any disk is full or slow
 Entry = tuple[int, Change, Any]  # revision, change, who wished it
 
 
@@ -51,6 +56,7 @@ class Invariants:
         self.owners: dict[bytes, Any] = {}  # key -> the machine that made it
         self.youngest: dict[str, int] = {}  # machine id -> the number of the stream that changed it last
         self.silent: dict[str, bool] = {}
+        self._back: dict[str, float] = {}  # there, and noted as silent still: since when
         self._opened = 0
         self._revision = 0
         self._sent: dict[bytes, dict[int, tuple[bytes, bytes]]] = defaultdict(dict)  # run -> sequence -> as it then is
@@ -70,12 +76,12 @@ class Invariants:
         self._sent[session.run_id][delta.sequence] = (there, problems)
 
     def heard(self, machine: Any, message: Any, epoch: int) -> None:
-        session, who = machine.session, machine.identity
+        session, who = machine.session, machine.shown
         hold(session.epoch >= epoch, machine, "obeys epoch", session.epoch, "after", epoch)
         kind = message.WhichOneof("message")
         if who is None or kind not in ("ack", "welcome"):
             return
-        life = (who.machine_id, who.certificate.incarnation)
+        life = (who.machine_id, who.incarnation)
         run, before = self._acknowledged.get(life, (b"", 0))
         if kind == "welcome":
             lost = run == session.run_id and message.welcome.stored_sequence < before
@@ -104,6 +110,10 @@ class Invariants:
                 self.oracle.word(facts.id, world, now, silent_after_s),
             )
             hold(word == right, facts.id, "is", Phase.Name(word), "and has to be", Phase.Name(right))
+            if not (facts.silent_noted and world.connected(facts)):
+                self._back.pop(facts.id, None)
+            late_s = now - self._back.setdefault(facts.id, now) if facts.silent_noted and right == PRESENT else 0.0
+            hold(late_s < LATE_S, facts.id, "is there, and has been noted as silent for", late_s, "s")
 
     def flaps(self, flaps: Flaps, now: float) -> None:
         old = [key for key, course in flaps._courses.items() if course.times[-1] < now - 2 * WINDOW_S]
@@ -115,11 +125,16 @@ class Invariants:
 
     def said(self, conversation: Any, message: Any) -> None:
         name = conversation.who.machine_id
+        if name not in self.machines or self.machines[name].incarnation != conversation.who.incarnation:
+            return  # the last words to a life that is over
         row = self.platter.rows.get(name)
         kind = message.WhichOneof("message")
         if kind == "want_inventory":
             stored = message.want_inventory.digest in self.platter.seen.get(name, ())
             hold(not stored, conversation, "is asked for an inventory that is stored")
+        if kind == "welcome":
+            epoch = conversation.session.epoch
+            hold(conversation.obeys <= epoch, conversation, "obeys", conversation.obeys, "and is welcome in", epoch)
         if kind == "ack":
             hold(self._stored(row, conversation, message.ack.sequence), conversation, "is told that", message.ack)
         if kind == "welcome" and message.welcome.stored_sequence:
@@ -170,7 +185,9 @@ class Invariants:
         before = self.machines.get(change.machine_id)
         after = self.machines[change.machine_id] = machine_after(before, change, revision)
         if isinstance(change, Asked):
-            hold(before is None or before.forgotten_at is not None, after.id, "is known, and asks to enrol")
+            rightly = author == "operator" or machine_of(change.token_id) == after.id
+            known = before is not None and before.forgotten_at is None
+            hold(rightly or not known, after.id, "is known, and asks to enrol")
             hold(after.incarnation == (before.incarnation + 1 if before else 1), after.id, "has a wrong incarnation")
             self.silent[after.id] = False
             return
@@ -178,13 +195,15 @@ class Invariants:
         if before.forgotten_at is not None:
             hold(after == before, after.id, "is forgotten, and changes by", type(change).__name__)
             return
-        hold(after.incarnation == before.incarnation, after.id, "changes its incarnation")
+        higher = isinstance(change, Revoked) and not before.revoked
+        hold(after.incarnation == before.incarnation + higher, after.id, "changes its incarnation")
         match change:
             case Accepted():
                 self._alone(after)
             case Certified():
-                same = self.owners[change.key_sha256] is self.owners[before.key_sha256]
-                hold(same, after.id, "gets the key of another box")
+                same = self.owners[change.key_sha256] is self.owners[before.key_sha256.removeprefix(REVOKED)]
+                hold(same or after == before, after.id, "gets the key of another box")
+                hold(not before.revoked or after == before, after.id, "is revoked, and gets a certificate")
             case Met():
                 hold(change.epoch == self.platter.world.epoch, after.id, "is met in epoch", change.epoch)
                 self._its_one_stream(after, author)

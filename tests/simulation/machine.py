@@ -68,6 +68,7 @@ class Machine:
     runs: int = 0
     session: Session | None = None
     wire: Wire | None = None
+    shown: Certificate | None = None  # on that wire: it may have a younger one by now
     settled: bool = False  # its dials move no more
     refused: str = ""
     last: str = ""
@@ -231,7 +232,7 @@ class Machine:
             session.lost(wire, self._now)
             self._dial_later()
             return
-        self.wire = wire
+        self.wire, self.shown = wire, self.identity.certificate
         self.invariants.manners.dials(self, self._now)
         wire.attach("down", End(lambda message: self._heard(wire, message), lambda why: self._lost(wire, why)))
         sent_at = Timestamp()

@@ -4,6 +4,7 @@ Rule: from the changes that are durable and the time alone. No function of the p
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ from provisioner.world import (
 )
 from tests.simulation.broken import hold
 
-FLAPPING = "machine.problem.flapping"
+APPEARED, CLEARED, FLAPPING = (f"machine.problem.{word}" for word in ("appeared", "cleared", "flapping"))
 WINDOW_S, MOST = 600.0, 3
 
 
@@ -114,6 +115,14 @@ class Oracle:
             return Phase.PHASE_ACCEPTED
         since = seen.heard if seen.silent or seen.heard > world.started_at else world.started_at
         return Phase.PHASE_PRESENT if now - since < silent_after_s else Phase.PHASE_SILENT
+
+    def told_wrongly(self, name: str, problems: Sequence[str]) -> str:
+        """A problem on which the last word is not how it stands; empty where there is none."""
+        for problem, word in self.machines[name].told.items():
+            there = problem.partition(" ")[0] in problems
+            if word not in {FLAPPING, APPEARED if there else CLEARED}:
+                return f"the last word on {problem} is {word}"
+        return ""
 
     def good(self, token_id: str, key: bytes, at: float) -> str:
         """Why this token does not let this key in; empty where it does."""

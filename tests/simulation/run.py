@@ -102,4 +102,6 @@ def _differs(fleet: Fleet, machine: Machine, facts: Facts) -> str:
         return "its inventory is not the one that is stored"
     if facts.problem_count != len(machine.box.problems):
         return "its problems are not those that are stored"
-    return "it is there, and noted as silent" if facts.silent_noted else ""
+    if facts.silent_noted:
+        return "it is there, and noted as silent"
+    return fleet.invariants.oracle.told_wrongly(facts.id, machine.box.problems)

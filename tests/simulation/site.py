@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from provisioner.decision import Todo
+from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps
+from provisioner.lives import OVER, Life, Lives
 from provisioner.store import StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change
@@ -20,7 +22,7 @@ from tests.simulation.timeline import Timeline
 
 SILENT_AFTER_S = 45.0
 TICK_S = 2.0
-Told = Callable[[StoreError | None], None]
+Told = Callable[[BedplateError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Wish:
     changes: tuple[Change, ...]
     author: object  # the conversation that wishes it, or who else
     told: Told
+    of: Life | None = None
 
 
 class Site:
@@ -36,6 +39,7 @@ class Site:
         self.store = disk
         self.invariants = invariants
         self.alive = True
+        self.deaf = False  # to what agents say of the epoch that they obey
         self.slow_s = 0.02  # a commit, about
         epoch = disk.begin_epoch()
         self.world = disk.load(timeline.now)
@@ -52,8 +56,10 @@ class Site:
     def now(self) -> float:
         return self.timeline.now
 
-    def submit(self, changes: Sequence[Change], author: object, told: Told = lambda _: None) -> None:
-        self._wishes.append(Wish(tuple(changes), author, told))
+    def submit(
+        self, changes: Sequence[Change], author: object, told: Told = lambda _: None, of: Life | None = None
+    ) -> None:
+        self._wishes.append(Wish(tuple(changes), author, told, of))
         if not self._writing:
             self._begin_batch()
 
@@ -75,7 +81,17 @@ class Site:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _begin_batch(self) -> None:
-        self._writing, self._wishes = self._wishes, []
+        self._writing, lives = [], Lives(self.world)
+        late = list[Wish]()
+        for wish in self._wishes:
+            if wish.of and not lives.goes_on(wish.of):
+                late.append(wish)
+                continue
+            lives.add(wish.changes)
+            self._writing.append(wish)
+        self._wishes = []
+        for wish in late:
+            wish.told(BedplateError(OVER))
         self.timeline.after(self.slow_s * self.timeline.between(0.2, 3.0), self._end_batch)
 
     def _end_batch(self) -> None:

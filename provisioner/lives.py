@@ -1,0 +1,53 @@
+"""Whose facts still count: a machine that was let in again, revoked or forgotten is in another life from then on.
+
+Rule: who speaks for a machine speaks for one life of it. What such a one submits while that life ends, and what would
+come to be after the end, is nobody's fact.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from provisioner.changes import Asked, Change, Forgotten, Revoked
+from provisioner.world import World
+
+OVER = "this machine is not known here any more, or in a younger incarnation"
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    machine_id: str
+    incarnation: int
+
+
+class Lives:
+    """The life that each machine is in, change by change from a world on."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._now: dict[str, int] = {}
+
+    def goes_on(self, life: Life) -> bool:
+        return self._of(life.machine_id) == life.incarnation
+
+    def add(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            match change:
+                case Asked():
+                    self._now[change.machine_id] = change.incarnation
+                case Forgotten():
+                    self._now[change.machine_id] = 0
+                case Revoked():
+                    self._revoke(change.machine_id)
+                case _:
+                    pass
+
+    def _of(self, machine_id: str) -> int:
+        """0 where it is nobody's."""
+        facts = self._world.machines.get(machine_id)
+        known = 0 if facts is None or facts.forgotten_at is not None else facts.incarnation
+        return self._now.get(machine_id, known)
+
+    def _revoke(self, machine_id: str) -> None:
+        facts = self._world.machines.get(machine_id)
+        if machine_id in self._now or not (facts and facts.revoked):
+            self._now[machine_id] = self._of(machine_id) + 1
