@@ -20,7 +20,7 @@ from provisioner.errors import BedplateError, PeerError
 from provisioner.fleet import Fleet
 from provisioner.handlers import UNDECODABLE
 from provisioner.limits import Pace
-from provisioner.lives import OVER, Life
+from provisioner.lives import OVER, Life, OverError
 from provisioner.session import ACK_AFTER_S, Keep, Output, Recall, Send, Session
 from provisioner.vigil import noteworthy
 from provisioner.world import Facts, VitalsKept, VitalsMoved
@@ -164,7 +164,10 @@ class Conversation:
         self.under_way.discard(done)
         if done.cancelled():
             return
-        if error := done.exception():
+        error = done.exception()
+        if isinstance(error, OverError):
+            return  # who ended that life ends its stream, and says why
+        if error:
             self.cut(str(error), RETRY_S)
         elif self.session is not None and not self.because and not self.context.done():
             self._answer(self.session.committed(sequence, self.fleet.now()))

@@ -19,7 +19,7 @@ from provisioner.config import Config
 from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps
-from provisioner.lives import OVER, Life, Lives
+from provisioner.lives import OVER, Life, Lives, OverError
 from provisioner.store import ChangeError, Store, StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change, World
@@ -75,7 +75,7 @@ class Fleet:
     ) -> "asyncio.Future[list[int]]":
         """Done with the revision of each once they are durable and the world has them; with StoreError where they
         are not. Submitted in order, they come to be in order, whether some of them can wait or not. `of`: they count
-        in this life of a machine; BedplateError where it is over by the time they would come to be.
+        in this life of a machine; OverError where it is over by the time they would come to be.
         """
         wish = _Wish(tuple(changes), asyncio.get_running_loop().create_future(), of)
         self._wishes.append(wish)
@@ -108,11 +108,11 @@ class Fleet:
 
     async def _write_batch(self) -> None:
         self._pressed.clear()
-        batch, size, lives = list[_Wish](), 0, Lives(self.world)
+        batch, late, size, lives = list[_Wish](), list[_Wish](), 0, Lives(self.world)
         while self._wishes and size < BATCH:
             wish = self._wishes.popleft()
             if wish.of and not lives.goes_on(wish.of):
-                _settle(wish, BedplateError(OVER))
+                late.append(wish)
                 continue
             lives.add(wish.changes)
             batch.append(wish)
@@ -122,6 +122,8 @@ class Fleet:
         else:
             self._wished.clear()
         await self._write(batch)
+        for wish in late:  # what ended their life is durable first
+            _settle(wish, OverError(OVER))
 
     async def _write(self, batch: Sequence[_Wish]) -> None:
         """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""

@@ -8,9 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from provisioner.changes import Asked, Change, Forgotten, Revoked
+from provisioner.errors import BedplateError
 from provisioner.world import World
 
 OVER = "this machine is not known here any more, or in a younger incarnation"
+
+
+class OverError(BedplateError):
+    """The life is over that these facts are of."""
 
 
 @dataclass(frozen=True, slots=True)

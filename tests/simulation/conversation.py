@@ -6,7 +6,7 @@ from typing import Any
 from bedplate.v1.uplink_pb2 import Dismissal, SessionRequest, SessionResponse
 from provisioner.access import standing
 from provisioner.errors import BedplateError
-from provisioner.lives import OVER, Life
+from provisioner.lives import OVER, Life, OverError
 from provisioner.pki import MachineIdentity
 from provisioner.session import ACK_AFTER_S, Keep, Known, Output, PeerError, Recall, Send, Session
 from provisioner.store import StoreError
@@ -119,6 +119,8 @@ class Conversation:
         self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output.sequence), life)
 
     def _kept(self, error: BedplateError | None, sequence: int) -> None:
+        if isinstance(error, OverError):
+            return
         if error:
             self.cut(str(error), RETRY_S)
         if self.session is None or self.over:

@@ -185,7 +185,7 @@ class Door:
     def _issued(self, machine_id: str, incarnation: int, key: bytes) -> tuple[Certified, Certificate]:
         now = self.site.now()
         certificate = Certificate(machine_id, incarnation, key, now - NOT_BEFORE_S, now + LIFE_S)
-        return Certified(machine_id, key, f"{now}", certificate.not_after, now), certificate
+        return Certified(machine_id, key, f"{now}", certificate.not_after, now, incarnation), certificate
 
 
 def entry(site: Site, who: Certificate) -> Denied | None:

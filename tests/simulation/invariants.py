@@ -79,7 +79,7 @@ class Invariants:
         session, who = machine.session, machine.shown
         hold(session.epoch >= epoch, machine, "obeys epoch", session.epoch, "after", epoch)
         kind = message.WhichOneof("message")
-        if who is None or kind not in ("ack", "welcome"):
+        if who is None or kind not in ("ack", "welcome") or self._is_over(who):
             return
         life = (who.machine_id, who.incarnation)
         run, before = self._acknowledged.get(life, (b"", 0))
@@ -125,7 +125,7 @@ class Invariants:
 
     def said(self, conversation: Any, message: Any) -> None:
         name = conversation.who.machine_id
-        if name not in self.machines or self.machines[name].incarnation != conversation.who.incarnation:
+        if self._is_over(conversation.who):
             return  # the last words to a life that is over
         row = self.platter.rows.get(name)
         kind = message.WhichOneof("message")
@@ -140,6 +140,10 @@ class Invariants:
         if kind == "welcome" and message.welcome.stored_sequence:
             stored = self._stored(row, conversation, message.welcome.stored_sequence)
             hold(stored, conversation, "is welcome with", message.welcome.stored_sequence, "and that is not stored")
+
+    def _is_over(self, who: Any) -> bool:
+        facts = self.machines.get(who.machine_id)
+        return facts is None or facts.incarnation != who.incarnation
 
     def _stored(self, row: Any, conversation: Any, sequence: int) -> bool:
         return row is not None and row.run_id == conversation.session._dials.run_id and row.sequence >= sequence

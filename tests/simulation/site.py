@@ -12,7 +12,7 @@ from typing import Any
 from provisioner.decision import Todo
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps
-from provisioner.lives import OVER, Life, Lives
+from provisioner.lives import OVER, Life, Lives, OverError
 from provisioner.store import StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change
@@ -46,6 +46,7 @@ class Site:
         self.settings = SimpleNamespace(silent_after_s=SILENT_AFTER_S)
         self._wishes: list[Wish] = []
         self._writing: list[Wish] = []
+        self._late: list[Wish] = []
         self._noting = self._settling = False
         self.flaps = Flaps()
         self.conversations: dict[str, Any] = {}  # machine id -> conversation
@@ -60,7 +61,7 @@ class Site:
         self, changes: Sequence[Change], author: object, told: Told = lambda _: None, of: Life | None = None
     ) -> None:
         self._wishes.append(Wish(tuple(changes), author, told, of))
-        if not self._writing:
+        if not self._writing and not self._late:
             self._begin_batch()
 
     def die(self, committed: bool) -> None:  # noqa: FBT001 - the moment of a kill: before or after the commit
@@ -69,7 +70,7 @@ class Site:
         self.timeline.say("provisioner", "dies,", len(self._writing), "wishes in its hand", "written" * committed)
         if committed and self._writing:
             self._put_down()
-        self._wishes, self._writing = [], []
+        self._wishes, self._writing, self._late = [], [], []
         conversations, self.conversations = list(self.conversations.values()), {}
         for conversation in conversations:
             conversation.orphan()
@@ -81,17 +82,14 @@ class Site:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _begin_batch(self) -> None:
-        self._writing, lives = [], Lives(self.world)
-        late = list[Wish]()
+        self._writing, self._late, lives = [], [], Lives(self.world)
         for wish in self._wishes:
             if wish.of and not lives.goes_on(wish.of):
-                late.append(wish)
+                self._late.append(wish)
                 continue
             lives.add(wish.changes)
             self._writing.append(wish)
         self._wishes = []
-        for wish in late:
-            wish.told(BedplateError(OVER))
         self.timeline.after(self.slow_s * self.timeline.between(0.2, 3.0), self._end_batch)
 
     def _end_batch(self) -> None:
@@ -103,11 +101,13 @@ class Site:
         except StoreError as refused:
             error = refused
             self.timeline.say("provisioner", str(refused))
-        batch, self._writing = self._writing, []
+        batch, late, self._writing, self._late = self._writing, self._late, [], []
         if self._wishes:
             self._begin_batch()
         for wish in batch:
             wish.told(error)
+        for wish in late:
+            wish.told(OverError(OVER))
 
     def _put_down(self) -> None:
         before = self.world
