@@ -24,7 +24,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from provisioner import secret
+from provisioner import names, secret
 from provisioner.config import Mqtt
 from provisioner.errors import BedplateError
 
@@ -190,8 +190,11 @@ class Broker:
         password, context = await asyncio.to_thread(_credentials, self.settings)
         client = self._client(will, password, context)
         try:
+            await names.look_up(
+                self.settings.host, self.settings.port
+            )  # aiomqtt would do so in a thread of the store's
             await client.__aenter__()
-        except aiomqtt.MqttError as error:
+        except (aiomqtt.MqttError, OSError) as error:  # TimeoutError is an OSError
             raise BusError(f"cannot reach broker {self.where}: {_cause(error)}") from error
         try:
             yield Line(client, self.where)
@@ -244,6 +247,8 @@ def _properties(packet: int, **values: Any) -> Properties:
 
 def _cause(error: BaseException) -> str:
     """'[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: … (_ssl.c:1006)' without what only OpenSSL needs."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "its name is looked up in vain"
     for ending, words in PLAIN.items():
         if str(error).endswith(ending):
             return words

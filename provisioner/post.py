@@ -9,6 +9,7 @@ Rule 3: a sentence names host and port, never the rest of the address: that may 
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,7 +18,9 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
+from provisioner import names
 from provisioner.config import Webhook
 from provisioner.errors import BedplateError
 
@@ -28,18 +31,45 @@ Post = Callable[[bytes, Mapping[str, str]], Awaitable[None]]
 
 
 class PostError(BedplateError):
-    """It did not say yes. `retry_after_s` is when it wants to be asked again, if it said."""
+    """It did not say yes. `gist` is the line without what may be another each time; `retry_after_s` is when it wants to
+    be asked again, if it said.
+    """
 
-    def __init__(self, line: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, line: str, *, gist: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(line)
+        self.gist = gist or line
         self.retry_after_s = retry_after_s
+
+
+class _Resolver(AbstractResolver):
+    """Not in a thread of the store's, as aiohttp would."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await names.look_up(host, port)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=of,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for of, _, proto, _, address in found
+            if family in (socket.AF_UNSPEC, of)
+        ]
+
+    async def close(self) -> None:
+        """There is nothing to close."""
 
 
 @contextlib.asynccontextmanager
 async def opened(settings: Webhook) -> AsyncIterator[Post]:
     """Gives what posts a body with these headers to the address, over one connection at a time; PostError on a no."""
     context = await asyncio.to_thread(_trust, settings.ca_file)
-    connector = aiohttp.TCPConnector(limit=1, ssl=context)
+    connector = aiohttp.TCPConnector(limit=1, ssl=context, resolver=_Resolver())
     timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
@@ -68,9 +98,9 @@ async def _judge(response: aiohttp.ClientResponse, settings: Webhook) -> None:
     answer = f"{response.status} {response.reason or ''}".strip()
     if response.status < HTTPStatus.BAD_REQUEST:
         said = "it leads elsewhere, which is not followed; name the address that it leads to"
-    first = said.splitlines()[0][:MOST_SHOWN] if said else ""
-    because = f"{answer}: {first}" if first else answer
-    raise PostError(f"{_where(settings)} answers {because}", _retry_after_s(response.headers.get("Retry-After", "")))
+    gist = f"{_where(settings)} answers {answer}"
+    line = f"{gist}: {said.splitlines()[0][:MOST_SHOWN]}" if said else gist
+    raise PostError(line, gist=gist, retry_after_s=_retry_after_s(response.headers.get("Retry-After", "")))
 
 
 def _retry_after_s(text: str) -> float | None:

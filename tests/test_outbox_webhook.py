@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from provisioner.config import Mqtt
 from provisioner.errors import BedplateError
 from provisioner.outbox.webhook import signatures
 from provisioner.pki import authority, new_key
@@ -93,6 +94,30 @@ def test_a_no_is_said_once_and_the_same_message_comes_again(
     assert line in said[0]
     assert said[1] == "webhook/pager: events go out again"
     assert "private-part" not in caplog.text, "what only the owner of the address is to know"
+
+
+def test_an_answer_that_has_other_words_each_time_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(here: Served, receiver: Receiver) -> None:
+        receiver.answers = [lambda _: web.Response(status=500, text=f"error {len(receiver.posts)}")] * 3
+        await _until_delivered(here, receiver, 1)
+
+    _run(tmp_path, work)
+    assert len([one for one in caplog.records if "answers 500" in one.getMessage()]) == 1
+
+
+def test_a_name_that_nobody_knows_is_a_line(tmp_path: Path) -> None:
+    async def work(here: Served, receiver: Receiver) -> None:
+        hook = receiver.settings(url="https://nobody.invalid/")
+        async with delivering(here, sinks(here, webhook=(hook,), mqtt=Mqtt(host="nobody.invalid"))) as outbox:
+            await here.write(noted(1))
+            await troubled(outbox)
+            broker, address = (one.because for one in outbox.standing())
+        assert broker.startswith("cannot reach broker nobody.invalid:8883: ")
+        assert address.startswith("cannot post to nobody.invalid:443: ")
+
+    _run(tmp_path, work)
 
 
 def test_an_address_that_hangs_is_given_up_in_time_and_holds_up_nobody_else(tmp_path: Path) -> None:

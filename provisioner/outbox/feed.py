@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
+from provisioner.errors import BedplateError
 from provisioner.store import Event, Store
 from provisioner.world import World
 
@@ -52,6 +53,7 @@ class Feed:
         self.trouble = ""  # why the last attempt failed, until one succeeds
         self.failures = 0  # in a row
         self.delivered = 0  # in this life of the provisioner
+        self._gist = ""
         self._ledger = ledger
         self._moved = moved
 
@@ -77,16 +79,17 @@ class Feed:
         self.place = max(self.place, revision)
         self._moved()
 
-    def failed(self, because: str) -> None:
+    def failed(self, because: str, gist: str = "") -> None:
+        """`gist` is the part of the sentence that is the same where the trouble is."""
         self.failures += 1
-        if because != self.trouble:
-            self.trouble = because
+        if (gist or because) != self._gist:
             LOG.warning("%s: %s; events wait for it, and it is tried again", self.name, because)
+        self.trouble, self._gist = because, gist or because
 
     def _works(self) -> None:
         self.failures = 0
         if self.trouble:
-            self.trouble = ""
+            self.trouble = self._gist = ""
             LOG.info("%s: events go out again", self.name)
 
     def _read(self, after: int) -> list[Event]:
@@ -94,6 +97,12 @@ class Feed:
 
     def standing(self, lost: int) -> Standing:
         """Reads the store: in a thread."""
+        try:
+            return self._standing(lost)
+        except BedplateError as error:
+            return Standing(self.name, self.place, 0, lost, working=False, because=str(error))
+
+    def _standing(self, lost: int) -> Standing:
         backlog = self._ledger.store.events_behind(self.place)
         waiting = f"{backlog} event{'s' if backlog != 1 else ''} {'wait' if backlog != 1 else 'waits'}"
         if self.trouble:

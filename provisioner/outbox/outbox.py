@@ -65,7 +65,7 @@ class Outbox:
             try:
                 await sink.run(feed)
             except BedplateError as error:
-                feed.failed(str(error))
+                feed.failed(str(error), getattr(error, "gist", ""))
                 asked_s = getattr(error, "retry_after_s", None)
             except Exception as error:  # no sink ends the provisioner
                 if repr(error) != feed.trouble:
@@ -97,5 +97,7 @@ class Outbox:
         """Reads the store: in a thread."""
         if not self._feeds:
             return []
-        lost = {sink.name: sink.lost for sink in self._ledger.store.sinks()}
+        lost: dict[str, int] = {}
+        with contextlib.suppress(BedplateError):  # each says so for itself
+            lost = {sink.name: sink.lost for sink in self._ledger.store.sinks()}
         return [feed.standing(lost.get(feed.name, 0)) for feed in self._feeds.values()]
