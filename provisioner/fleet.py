@@ -11,7 +11,9 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from provisioner.conduct import Conduct
@@ -64,6 +66,8 @@ class Fleet:
         self.status = ""
         self.flaps = Flaps()
         self.conduct = Conduct()
+        self._writer = ThreadPoolExecutor(1, "writer")  # its own: it waits behind nobody's questions
+        self._surveyor = ThreadPoolExecutor(1, "survey")
         self._trouble = ""  # what is wrong with the store, until it takes something again
         self._wishes: deque[_Wish] = deque()
         self._wished = asyncio.Event()
@@ -91,6 +95,11 @@ class Fleet:
     async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a read of the store where it blocks nobody."""
         return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def survey(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """A read that looks at many machines or rows: one at a time, apart from those that streams wait for."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._surveyor, partial(function, *args, **kwargs))
 
     async def wait_past(self, revision: int) -> None:
         """Until the world is younger than that."""
@@ -129,7 +138,8 @@ class Fleet:
         """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""
         changes = [change for wish in batch for change in wish.changes]
         try:
-            revisions = await asyncio.to_thread(self.store.write, changes)
+            loop = asyncio.get_running_loop()
+            revisions = await loop.run_in_executor(self._writer, self.store.write, changes)
         except StoreError as error:
             if not isinstance(error, ChangeError):
                 self._refuse(batch, error)

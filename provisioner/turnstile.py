@@ -3,8 +3,7 @@
 Rule 1: who holds a certificate is counted by its name; a stranger by its address, and all strangers together.
 Rule 2: a call that is a little early waits; one that is much too early is refused with a time (google.rpc.RetryInfo),
         spread so that those who were refused together do not come back together.
-Rule 3: nobody's haste is another's wait: no rate is shared by those who hold certificates. The one number that all
-        share, of calls that are under way, bounds memory, and is far above what a healthy fleet ever has.
+Rule 3: nobody's haste is another's wait: nothing here is shared by those who hold certificates.
 """
 
 import asyncio
@@ -23,13 +22,15 @@ from google.rpc import error_details_pb2
 from provisioner.access import NOBODY, Caller, RefusedError
 from provisioner.config import Config
 from provisioner.limits import Bucket, Buckets, Places, Rate
+from provisioner.turns import Turns
 
 PATIENCE_S: Final = 2.0  # a call that is so early waits here
 BURST_S: Final = 10.0  # so many seconds' calls may come at once
 STREAMS: Final = Rate(0.5, 20)  # that one machine opens: more than any back-off or two hosts with one name make
 STREAMS_AT_ONCE: Final = 4  # of one machine: one that is, and those that wait to take its place
 RENEWALS: Final = Rate(0.1, 10)  # of one machine's certificate, each a signature
-UNDER_WAY: Final = 10_000  # calls in all, without streams
+AT_ONCE: Final = 4  # calls of one person that are worked at; its others wait for their turn
+UNDER_WAY: Final = 2000  # calls of one person, machine or address, those that wait for their turn too
 FULL_AGAIN_S: Final = 5.0
 PLACE_AGAIN_S: Final = 30.0
 
@@ -47,6 +48,7 @@ class Turnstile:
     _renewals: Buckets = field(default_factory=lambda: Buckets(RENEWALS))
     _machines: Places = field(default_factory=lambda: Places(STREAMS_AT_ONCE))
     _watches: Places = field(init=False)
+    _turns: Turns = field(default_factory=lambda: Turns(AT_ONCE))
     _under_way: Places = field(default_factory=lambda: Places(UNDER_WAY))
 
     def __post_init__(self) -> None:
@@ -70,17 +72,23 @@ class Turnstile:
         if not places.enter(name):
             raise later("PLACES", f"{doing}: {most}", PLACE_AGAIN_S if stays else FULL_AGAIN_S)
         try:
-            yield
+            async with self._turn(who, stays=stays):
+                yield
         finally:
             places.leave(name)
 
+    def _turn(self, who: Caller, *, stays: bool) -> contextlib.AbstractAsyncContextManager[None]:
+        """People ask what looks at all machines: one who asks a thousand times waits behind nobody but itself."""
+        person = who.role and not who.machine_id and not stays
+        return self._turns.of(str(who)) if person else contextlib.nullcontext()
+
     def _place(self, who: Caller, peer: str, *, stays: bool) -> tuple[Places, str, str]:
         """Where the call is held while it runs, under which name, and what is said where there is no room."""
+        name = str(who) if who.role else address_of(peer)
         if not stays:
-            return self._under_way, "", "too many calls are under way"
+            return self._under_way, name, f"{name} has {UNDER_WAY} calls under way, and may have no more"
         if who.machine_id:
             return self._machines, who.machine_id, f"{who} opens too many streams at once"
-        name = str(who) if who.role else address_of(peer)
         return self._watches, name, f"{name} has {self.config.watches} streams open, and may have no more"
 
     async def _stranger(self, doing: str, address: str) -> None:

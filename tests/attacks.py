@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from bedplate.v1.enrolment_pb2 import EnrolRequest
+from bedplate.v1.fleet_pb2 import ListMachinesRequest
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta, Hello, InventoryBody, SessionRequest
 from tests.crowd import Crowd
@@ -152,6 +153,18 @@ async def enrolments_without_end(crowd: Crowd) -> None:
                 await stub.Enrol(EnrolRequest(csr=b"x" * 200, token_id="t-none", token_secret=b"s"))
 
     await asyncio.gather(*(ask(stub) for stub in [crowd.stranger() for _ in range(10)] for _ in range(8)))
+
+
+async def lists_without_end(crowd: Crowd) -> None:
+    """As a person who may: 200 at a time."""
+    people = [crowd.person("eve", "viewer") for _ in range(10)]
+
+    async def ask(stub: Any) -> None:
+        while True:
+            with contextlib.suppress(grpc.RpcError):
+                await stub.ListMachines(ListMachinesRequest(page_size=1000))
+
+    await asyncio.gather(*(ask(stub) for stub in people for _ in range(20)))
 
 
 # -- inside ---------------------------------------------------------------------------------------------------------

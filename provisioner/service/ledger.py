@@ -43,5 +43,8 @@ class Ledger(Protocol):
     def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Runs it where it blocks nobody."""
 
+    def survey(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """The same for what looks at many machines or rows: apart from what streams wait for."""
+
     def wait_past(self, revision: int) -> Awaitable[None]:
         """Until the world is younger than that."""

@@ -8,8 +8,8 @@ Rule 3: a caller that hangs up takes nothing back.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from provisioner.access import Caller
 from provisioner.service.audit import audited
 from provisioner.service.ledger import Ledger
 from provisioner.service.refusals import invalid, other_request
+from provisioner.turns import Turns
 from provisioner.world import Answered, Change
 
 R = TypeVar("R", bound=Message)
@@ -48,25 +49,6 @@ def ask(who: Caller, method: str, request_id: str, request: Message) -> Ask:
         line = f"cannot {method}: request_id: {said}; choose one of 1 to {LONGEST} characters, once per intent"
         raise invalid("request_id", line, "REQUEST_ID")
     return Ask(who, method, request_id, hashlib.sha256(request.SerializeToString(deterministic=True)).digest())
-
-
-@dataclass(slots=True)
-class Turns:
-    """One at a time for each key. A key that nobody holds takes no room."""
-
-    _locks: dict[str, tuple[asyncio.Lock, int]] = field(default_factory=dict)
-
-    @asynccontextmanager
-    async def of(self, key: str) -> AsyncIterator[None]:
-        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(key)
-            if users > 1:
-                self._locks[key] = (lock, users - 1)
 
 
 @dataclass(slots=True)

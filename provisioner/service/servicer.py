@@ -53,7 +53,7 @@ class FleetServicer(Servicer):
 
     async def ListMachines(self, request: pb.ListMachinesRequest, _: Any) -> pb.ListMachinesResponse:
         with refusing():
-            return await self._ledger.read(lists.machines, self._ledger, request)
+            return await self._ledger.survey(lists.machines, self._ledger, request)
 
     async def GetMachine(self, request: pb.GetMachineRequest, _: Any) -> pb.GetMachineResponse:
         with refusing():
@@ -92,7 +92,7 @@ class FleetServicer(Servicer):
 
     async def ListEvents(self, request: pb.ListEventsRequest, _: Any) -> pb.ListEventsResponse:
         with refusing():
-            return await self._ledger.read(lists.events, self._ledger, request)
+            return await self._ledger.survey(lists.events, self._ledger, request)
 
     async def ListTokens(self, request: pb.ListTokensRequest, _: Any) -> pb.ListTokensResponse:
         with refusing():
@@ -100,7 +100,7 @@ class FleetServicer(Servicer):
 
     async def ListAudit(self, request: pb.ListAuditRequest, _: Any) -> pb.ListAuditResponse:
         with refusing():
-            return await self._ledger.read(audit.listed, self._ledger, request)
+            return await self._ledger.survey(audit.listed, self._ledger, request)
 
     async def ListCredentials(self, request: pb.ListCredentialsRequest, _: Any) -> pb.ListCredentialsResponse:
         return people.listed(await self._credentials(), request.name)
