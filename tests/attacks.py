@@ -1,6 +1,7 @@
 """What a hostile peer does to a provisioner, over real sockets: each a coroutine that goes on until it is cancelled.
 
-A connection that is closed on it is what it came for: it makes another.
+A connection that is closed on it is what it came for: it makes another. It takes a breath between its deeds: attacker,
+attacked and healthy are one process here, and it is not to win by taking the others' processor from them.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from tests.crowd import Crowd
 RUN = b"e" * 16
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS, RST_STREAM, SETTINGS, PING = 1, 3, 4, 6
+BREATH_S = 0.005
 OPENING = PREFACE + b"\0\0\0\x04\0\0\0\0\0"  # and empty SETTINGS
 HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 EVIL = "m-aaaaaaab"
@@ -143,6 +145,7 @@ async def streams_in_a_tight_loop(crowd: Crowd) -> None:
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
             await call.write(SessionRequest(hello=Hello(run_id=RUN)))
             await call.read()
+        await asyncio.sleep(BREATH_S)
 
 
 async def enrolments_without_end(crowd: Crowd) -> None:
@@ -183,6 +186,7 @@ async def _streamed(crowd: Crowd, bodies: Sequence[bytes]) -> None:
                 pass
     finally:
         await channel.close()
+    await asyncio.sleep(BREATH_S)
 
 
 async def _talking(crowd: Crowd, message: Callable[[int], SessionRequest]) -> None:
@@ -235,7 +239,7 @@ async def _flood(crowd: Crowd, octets: Callable[[int], bytes]) -> None:
 async def _sent(writer: asyncio.StreamWriter, octets: bytes) -> None:
     writer.write(octets)
     await writer.drain()
-    await asyncio.sleep(0)  # a write that need not wait gives nobody a turn
+    await asyncio.sleep(BREATH_S)
 
 
 async def stranger(crowd: Crowd) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

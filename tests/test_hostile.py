@@ -16,10 +16,10 @@ from tests import attacks
 from tests.attacks import EVIL, Attack
 from tests.crowd import Crowd, crowded, founded, known, names
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 GOOD = "m-aaaaaaaa"
 ROUNDS = 5  # of the healthy, while the attack goes on
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 Shown = Callable[[Conduct], bool]
 
 
