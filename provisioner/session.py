@@ -172,7 +172,7 @@ class Session:
         self._open, self._acknowledged_at = True, now
         self._dials = Dials(self.known.machine_id, hello.run_id, told=self.known.problems)
         if hello.run_id == self.known.run_id:
-            self._dials.vitals, self._dials.problems = self.known.vitals, self.known.problems
+            self._dials.resume(self.known.vitals, self.known.problems)
             self._sequence = self._stored = self._acknowledged = self.known.sequence
         self.known = replace(self.known, vitals=b"", problems=b"")  # large, and of no use any more
         welcome = Welcome(epoch=self.epoch, stored_sequence=self._stored, vitals_interval_s=self.interval_s)

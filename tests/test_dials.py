@@ -64,12 +64,13 @@ def test_what_lies_beside_the_vitals_is_never_larger_than_they_are_nor_many() ->
     for sequence in range(1, 200):
         delta = Delta(sequence=sequence, whole=sequence == 1, vitals=_vitals({"eth0": sequence}))
         dials.take(delta, 1.0)
-        assert sum(map(len, dials.beside)) <= len(dials.vitals)
+        assert sum(map(len, dials.beside)) <= dials.size
         assert len(dials.beside) <= MOST_MOVES
 
 
 def test_the_first_delta_of_a_stream_and_one_that_tells_of_problems_keep_the_vitals_whole() -> None:
-    again = Dials("m-1", RUN, vitals=_vitals({"eth0": 1}).SerializeToString())
+    again = Dials("m-1", RUN)
+    again.resume(_vitals({"eth0": 1}).SerializeToString(), b"")
     small = Delta(vitals=Vitals(links={"eth0": LinkVitals(carrier_up_count=2)}))
     kinds = [type(again.take(delta, 1.0)[0]) for delta in (small, small, Delta(problems=Problems()), small)]
     assert kinds == [VitalsKept, VitalsMoved, VitalsKept, VitalsMoved]
