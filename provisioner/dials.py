@@ -13,7 +13,7 @@ from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta, Problems
 from provisioner.errors import PeerError
 from provisioner.flaps import Move, moves
-from provisioner.vitals import entries, folded
+from provisioner.vitals import entries, folded, known
 from provisioner.world import VitalsKept, VitalsMoved
 
 MOST_ENTRIES = 4096  # of vitals: far more than any machine has parts
@@ -54,8 +54,7 @@ class Dials:
         return delta.ByteSize() + sum(map(len, self.beside)) <= self.size
 
     def _whole(self, delta: Delta, now: float) -> tuple[VitalsKept, tuple[Move, ...]]:
-        beside = [] if delta.whole else [Delta.FromString(body) for body in self.beside]
-        vitals = folded(b"" if delta.whole else decompress(self._packed), [*beside, delta])
+        vitals = self._folded(delta)
         if entries(vitals) > MOST_ENTRIES:
             raise PeerError(f"more than {MOST_ENTRIES} entries of vitals", "SIZE")
         problems = delta.problems if delta.HasField("problems") else Problems.FromString(self._problems)
@@ -65,6 +64,11 @@ class Dials:
         count = len(problems.problems)
         change = VitalsKept(self.machine_id, self.run_id, delta.sequence, body, self.told, count, now)
         return change, moved
+
+    def _folded(self, delta: Delta) -> Vitals:
+        if delta.whole and not delta.gone:
+            return known(delta.vitals)
+        return folded(decompress(self._packed), [*(Delta.FromString(body) for body in self.beside), delta])
 
 
 def _bounded(message: Vitals | Problems, what: str) -> bytes:

@@ -29,14 +29,15 @@ def _apply(vitals: Vitals, delta: Delta) -> None:
         vitals.Clear()
     if delta.vitals.HasField("host"):
         vitals.ClearField("host")
-    vitals.MergeFrom(_known(delta.vitals))
+    vitals.MergeFrom(known(delta.vitals))
     for key in delta.gone:
         section, _, name = key.partition("/")
         if section in MAPS:
             getattr(vitals, section).pop(name, None)
 
 
-def _known(vitals: Vitals) -> Vitals:
+def known(vitals: Vitals) -> Vitals:
+    """Without the sections that are not known here."""
     if not len(UnknownFieldSet(vitals)):
         return vitals
     known = Vitals()

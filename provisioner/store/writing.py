@@ -8,9 +8,10 @@ Rule 3: rows go down in the order in which tables refer to each other.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Table, bindparam, delete, update
+from sqlalchemy import Connection, Delete, Dialect, Table, Update, bindparam, delete, update
 from sqlalchemy.dialects.sqlite import Insert, insert
 
 from provisioner.store import auditing, schema
@@ -39,6 +40,7 @@ from provisioner.world import (
 )
 
 Row = dict[str, Any]
+Statement = Insert | Update | Delete
 NAMES = tuple(field.name for field in fields(Facts))
 
 
@@ -195,16 +197,22 @@ def _vitals(connection: Connection, changes: Mapping[str, VitalsKept | None]) ->
 
 
 def _moves(connection: Connection, changes: Sequence[VitalsMoved]) -> None:
-    """Thousands in a second: their statement is made once, and their rows are what it takes."""
     if changes:
-        statement = MOVES.compile(dialect=connection.dialect)
-        names = statement.positiontup or ()
-        connection.exec_driver_sql(str(statement), [tuple(getattr(one, name) for name in names) for one in changes])
+        text, names = _made(MOVES, connection.dialect, MOVED)
+        connection.exec_driver_sql(text, [tuple(getattr(change, name) for name in names) for change in changes])
 
 
-def _many(connection: Connection, statement: Executable, rows: Sequence[Row]) -> None:
+def _many(connection: Connection, statement: Statement, rows: Sequence[Row]) -> None:
     if rows:
-        connection.execute(statement, rows)
+        text, names = _made(statement, connection.dialect, tuple(rows[0]))
+        connection.exec_driver_sql(text, [tuple(row[name] for name in names) for row in rows])
+
+
+@cache
+def _made(statement: Statement, dialect: Dialect, keys: tuple[str, ...]) -> tuple[str, Sequence[str]]:
+    """As the database reads it, and the order of its values: to work that out for each batch takes longer than it."""
+    compiled = statement.compile(dialect=dialect, column_keys=list(keys))
+    return str(compiled), tuple(compiled.positiontup or ())
 
 
 def _upsert(table: Table, *, moves: Iterable[str] | None = None) -> Insert:
@@ -221,6 +229,7 @@ MACHINES = _upsert(schema.machines)
 MACHINES_MOVED = update(schema.machines).where(schema.machines.c.id == bindparam("key"))  # sets what the rows name
 VITALS = _upsert(schema.vitals)
 MOVES = _upsert(schema.moves)
+MOVED = tuple(column.name for column in schema.moves.columns)
 VITALS_GONE = delete(schema.vitals).where(schema.vitals.c.machine_id == bindparam("key"))
 MOVES_GONE = delete(schema.moves).where(schema.moves.c.machine_id == bindparam("key"))
 BODIES = _upsert(schema.inventories, moves=())
