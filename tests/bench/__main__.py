@@ -1,7 +1,7 @@
 """Runs the benchmarks and says how far each figure is from its aim: `make bench`, or `python -m tests.bench NAME…`.
 
 Rule 1: the folder is the registry: each `bench_*.py` has `figures()`, a list of {name, value, unit, aim, ok}. An aim is
-        what may not be exceeded, or None where the figure only stands beside another.
+        a bound, of which `ok` says whether it is kept, or None where the figure only stands beside another.
 Rule 2: the table shows ratios, for seconds mean nothing without the machine; build/bench.json has both, and its name.
 Rule 3: an aim that is missed is said, and exit status 1 says it too; what could not be measured is said as well.
 """
