@@ -14,9 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from nodeagent import identity
-from provisioner import credentials, onhost
+from provisioner import credentials, onhost, onroots
 from provisioner.errors import BedplateError
 from provisioner.pki import MachineIdentity, authority, csr_key, new_key
+from provisioner.rotation import steps
 from provisioner.store import Store
 from tests.power import work
 from tests.power.disk import Disk, everything, nothing, put, some
@@ -153,6 +154,48 @@ def _of_one_pair(state: Path, roots: bytes) -> None:
     entries, _ = store.audit()
     store.close()
     assert any(f"{certificate.serial_number:x}" in entry.after for entry in entries)
+
+
+ROTATE = """
+import sys, time
+from pathlib import Path
+from provisioner import onroots
+from provisioner.rotation import Step
+from tests.power.recording import mark
+for step in Step:
+    onroots.take(Path(sys.argv[1]), step, time.time())
+    mark(step.name, Path(sys.argv[2]))
+"""
+LEAST = {"made": 1, "TRUST": 2, "SERVE": 1, "DROP": 1}  # roots, from when that was acknowledged
+
+
+@pytest.mark.timeout(180)
+def test_a_change_of_the_root_leaves_a_ca_that_serves_and_is_gone_on_with_wherever_the_power_is_cut(
+    memory: Path,
+) -> None:
+    root, log, found = memory / "root", memory / "log", memory / "found"
+    root.mkdir()
+    recorded(root, log, ["-c", INIT, str(root / "state"), str(log)])
+    mark("made", log)
+    recorded(root, log, ["-c", ROTATE, str(root / "state"), str(log)])
+    old = None
+    for cut in _cuts(calls(log), 1):
+        if cut.marked not in LEAST:
+            continue
+        put(cut, found)
+        state = found / "state"
+        ca = credentials.load(state)
+        old = old or ca.certificate
+        assert len(ca.roots) >= LEAST[cut.marked], cut.where
+        assert (old in ca.roots) or cut.marked in {"SERVE", "DROP"}, cut.where
+        assert ca.server.certificate in ca.roots, cut.where
+        onhost.verify(state / "bedplate.db", ())
+        for step in steps(onroots.have(state, time.time())):  # what is still ahead, to the end
+            onroots.take(state, step, time.time())
+        last = credentials.load(state)
+        assert last.roots == (last.certificate,), cut.where
+        assert last.certificate != old, cut.where
+        shutil.rmtree(found)
 
 
 def test_an_agent_has_the_key_of_whatever_left_it_wherever_the_power_is_cut(memory: Path) -> None:

@@ -12,12 +12,12 @@ import click
 from google.protobuf.message import DecodeError
 
 from bedplate.v1.enrolment_pb2 import Evidence
-from nodeagent import changes, config, identity, keys, meeting, notify
+from nodeagent import changes, config, identity, keys, meeting, notify, schedule
 from nodeagent.errors import BedplateError as AgentError
 from nodeagent.host import replayed
 from nodeagent.observe import scan
 from nodeagent.page import page
-from provisioner import admission, chain, credentials, filters, paging, pki, tokens
+from provisioner import admission, chain, credentials, filters, paging, pki, post, tokens
 from provisioner import config as provisioners_config
 from provisioner.cli import contexts, snapshots
 from provisioner.cli.commands.audit import When
@@ -147,6 +147,12 @@ DECODERS: dict[str, Decoder] = {
     ),
     "provisioner: page token": Decoder(
         lambda body, _: paging.key_of(("machines", ""), _text(body), list[str]), PAGES, (BedplateError,)
+    ),
+    "provisioner: when a webhook may be asked again": Decoder(
+        lambda body, _: post._retry_after_s(_text(body)), [b"120", b"Fri, 15 Jan 2027 08:00:00 GMT"]
+    ),
+    "agent: faults of a simulation": Decoder(
+        lambda body, _: schedule.rates(_text(body)), [b"reboot=0.5,clone=2", b"all"], (ValueError,)
     ),
     "provisioner: anchor": Decoder(lambda body, _: chain.anchor(_text(body)), [b"42:" + b"9f" * 32], (BedplateError,)),
     "provisioner: evidence": Decoder(
