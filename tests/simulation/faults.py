@@ -136,9 +136,16 @@ def revoke(fleet: Fleet) -> None:
     enrolled = [facts for facts in fleet.known() if facts.accepted_at is not None]
     if fleet.door and enrolled:
         facts = fleet.timeline.random.choice(enrolled)
-        fleet.door.revoke(facts.id)
+        if fleet.timeline.chance(0.5):
+            fleet.owner(facts).ask_younger()  # and is answered, or not, while it is revoked
+        fleet.timeline.after(fleet.timeline.between(0.0, 1.0), _revoke, fleet, facts.id)
         if fleet.timeline.chance(0.7):
             fleet.timeline.after(fleet.timeline.between(0.0, 60.0), rekey, fleet, facts)
+
+
+def _revoke(fleet: Fleet, machine_id: str) -> None:
+    if fleet.door:
+        fleet.door.revoke(machine_id)
 
 
 def rekey(fleet: Fleet, which: Facts | None = None) -> None:

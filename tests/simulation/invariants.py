@@ -10,6 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from bedplate.v1.enrolment_pb2 import Evidence
 from bedplate.v1.fleet_pb2 import Phase
 from bedplate.v1.uplink_pb2 import Delta, Problems
 from provisioner.admission import kinds
@@ -192,6 +193,8 @@ class Invariants:
             rightly = author == "operator" or machine_of(change.token_id) == after.id
             known = before is not None and before.forgotten_at is None
             hold(rightly or not known, after.id, "is known, and asks to enrol")
+            alike = not known or author == "operator" or _serial(change.evidence) == _serial(before.evidence)
+            hold(alike, after.id, "is known, and comes again as another box by", change.token_id)
             hold(after.incarnation == (before.incarnation + 1 if before else 1), after.id, "has a wrong incarnation")
             self.silent[after.id] = False
             return
@@ -268,3 +271,8 @@ class Invariants:
         elif change.kind == "machine.present" and change.because.startswith("back"):
             hold(self.silent.get(change.machine_id), change.machine_id, "is back, and was not silent")
             self.silent[change.machine_id] = False
+
+
+def _serial(evidence: bytes) -> str:
+    """No part that is swapped changes it."""
+    return Evidence.FromString(evidence).identity.product_serial

@@ -131,6 +131,7 @@ class Machine:
         if self.session:
             snapshot = self.box.snapshot(self.clock)
             self._send(self.session.observe(snapshot, self.box.body, self.box.digest, self._now))
+            self.invariants.manners.looked(self)
 
     @property
     def _now(self) -> float:
@@ -171,6 +172,11 @@ class Machine:
 
         answer = self._once(answered)
         self.network.enrol(self, Ask(key, evidence, self.box.name, token_id, secret, answer))
+
+    def ask_younger(self) -> None:
+        """Before it is time, where nothing is asked already."""
+        if self.session and not self.asking:
+            self._renew()
 
     def _renew(self) -> None:
         if self.identity:

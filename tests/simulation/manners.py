@@ -7,11 +7,13 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from nodeagent.session import State
 from tests.simulation.broken import hold
 
 WINDOW = 16
 MINUTE_S, DIALS = 60.0, 20  # doubled from one second on, with a new beginning after each steady stream
 SOON_S = 0.5
+BAND_CELSIUS = 3.0
 
 
 @dataclass(slots=True)
@@ -51,6 +53,23 @@ class Manners:
         elif kind == "inventory":
             wanted = message.inventory.digest in self._streams[machine].wanted
             hold(wanted, machine, "sends an inventory that nobody asked for")
+
+    def looked(self, machine: Any) -> None:
+        """What it has just seen is on its way, unless too much is: parts that came or went, and what is warm."""
+        session, box = machine.session, machine.box
+        if (
+            session.state is not State.OPEN
+            or session.sequence - max(session.acknowledged, session._window_from) >= WINDOW
+        ):
+            return
+        there, now = session._vitals_there, box.vitals
+        for section in ("links", "gpus", "filesystems"):
+            same = getattr(there, section).keys() == getattr(now, section).keys()
+            hold(same, machine, "has seen that", section, "came or went, and has not said so")
+        far = [key for key, gpu in now.gpus.items() if abs(gpu.celsius - there.gpus[key].celsius) > BAND_CELSIUS]
+        hold(not far, machine, "has seen that", far, "got warmer or colder, and has not said so")
+        said = [problem.probe for problem in session._problems_there.problems]
+        hold(said == box.problems, machine, "has the problems", box.problems, "and has said", said)
 
     def hears(self, machine: Any, message: Any, now: float) -> None:
         stream, kind = self._streams[machine], message.WhichOneof("message")
