@@ -43,7 +43,7 @@ class Bucket:
 
 @dataclass(slots=True)
 class Buckets:
-    """A bucket for each name."""
+    """A bucket for each name. It counts as `Bucket` does, without making one for each message of each machine."""
 
     rate: Rate
     most: int = MOST
@@ -52,13 +52,13 @@ class Buckets:
 
     def take(self, name: str, now: float, amount: float = 1.0, *, patience_s: float = 0.0) -> tuple[float, bool]:
         """How long to wait, and whether it was taken: it is not where the wait is longer than the patience."""
-        name = self._kept(name, now)
-        bucket = Bucket(self.rate, self._full_at.get(name, float("-inf")))
-        wait_s = bucket.wait_s(now, amount)
+        if name not in self._full_at:
+            name = self._kept(name, now)
+        full_at = max(self._full_at.get(name, now), now) + amount / self.rate.per_s
+        wait_s = max(0.0, full_at - now - self.rate.burst / self.rate.per_s)
         if wait_s > patience_s:
             return wait_s, False
-        bucket.take(now, amount)
-        self._full_at[name] = bucket.full_at
+        self._full_at[name] = full_at
         return wait_s, True
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class Buckets:
 
     def _kept(self, name: str, now: float) -> str:
         """The name under which this one is counted: its own, or the one of all for whom there is no room."""
-        if name in self._full_at or len(self._full_at) < self.most:
+        if len(self._full_at) < self.most:
             return name
         if now < self._sifted_at + SIFT_S:
             return ""

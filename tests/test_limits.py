@@ -64,3 +64,11 @@ def test_whoever_keeps_to_the_waits_takes_no_more_than_the_rate_and_one_burst(st
         now += bucket.take(now, amount)
         taken += amount
         assert taken <= RATE.burst + RATE.per_s * now + 1e-6
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 5)), max_size=50))
+def test_a_bucket_of_many_counts_as_one_alone_does(steps: list[tuple[float, float]]) -> None:
+    one, many, now = Bucket(RATE), Buckets(RATE), 0.0
+    for pause_s, amount in steps:
+        now += pause_s
+        assert many.take("a", now, amount, patience_s=float("inf")) == (one.take(now, amount), True)
