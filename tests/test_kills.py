@@ -15,13 +15,14 @@ from provisioner.store import Store
 from provisioner.world import Accepted, Answered, Asked, Audited, Certified, Noted, TokenMade, VitalsKept
 from tests.kills import lying, records
 from tests.kills.run import run
+from tests.receiver import Post
 
 KILLS = 25
 LIGHT = Asked("m-aaaaaaaa", 1, b"k" * 32, b"", "light-0", "", "", "t-1", "", 1.0)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(8))
 def test_killed_at_any_moment_nothing_acknowledged_is_lost_and_all_come_back_as_who_they_were(seed: int) -> None:
     outcome = run(seed, KILLS)
@@ -96,6 +97,18 @@ def test_a_store_that_lost_something_or_has_half_of_it_is_found(state: Path, sta
     database.commit()
     database.close()
     assert says in _wrong(state, _told())
+
+
+def test_an_event_that_is_said_to_have_been_sent_and_never_arrived_is_found(state: Path) -> None:
+    database = sqlite3.connect(state / "bedplate.db")
+    database.execute("INSERT INTO sinks (name, revision, lost) VALUES ('webhook/pager', 8, 0)")
+    database.commit()
+    database.close()
+    known = _told()
+    known.posts = [Post({}, b'{"data": {"revision": 5}}')]
+    assert "webhook/pager is said to have had events up to 8, and never got [6]" in _wrong(state, known)
+    known.posts.append(Post({}, b'{"data": {"revision": 6}}'))
+    assert _wrong(state, known) == ""
 
 
 def test_a_file_that_was_left_over_is_found(state: Path) -> None:

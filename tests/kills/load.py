@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.kills.machine import Machine
 from tests.kills.newcomer import Newcomer
 from tests.kills.person import Person
 from tests.kills.records import Records
+from tests.receiver import Receiver, receiving
 from tests.running import Site
 
 MACHINES = 3
@@ -27,6 +29,7 @@ class Load:
     person: Person
     machines: list[Machine]
     records: Records
+    folder: Path  # of the site
 
     def ask(self, method: str, request: Any) -> Any:
         """As the person; from another thread."""
@@ -48,7 +51,7 @@ def load(place: Site, token: str, random: Random) -> Iterator[Load]:
         Random(random.random()),  # noqa: S311 - a schedule
     )
     machines = [Machine(Newcomer(f"light-{n}", roots, door), decode(token), main, records) for n in range(MACHINES)]
-    made = Load(asyncio.new_event_loop(), person, machines, records)
+    made = Load(asyncio.new_event_loop(), person, machines, records, place.folder)
     stop = asyncio.Event()
     thread = threading.Thread(target=_run, args=(made, stop), name="load")
     thread.start()
@@ -59,8 +62,21 @@ def load(place: Site, token: str, random: Random) -> Iterator[Load]:
         thread.join(30)
 
 
+def _have_events_sent(made: Load, receiver: Receiver) -> None:
+    """From the provisioner's next start on."""
+    made.records.posts = receiver.posts
+    hook = receiver.settings()
+    with (made.folder / "provisioner.toml").open("a") as config:
+        config.write(f'[[webhook]]\nname = "{hook.name}"\nurl = "{hook.url}"\nsecret_file = "{hook.secret_file}"\n')
+
+
 def _run(made: Load, stop: asyncio.Event) -> None:
     async def whole() -> None:
+        async with receiving(made.folder) as receiver:
+            _have_events_sent(made, receiver)
+            await live()
+
+    async def live() -> None:
         tasks = [asyncio.create_task(one.live()) for one in (*made.machines, made.person)]
         end = asyncio.create_task(stop.wait())
         await asyncio.wait([*tasks, end], return_when=asyncio.FIRST_COMPLETED)

@@ -50,7 +50,7 @@ def of_the_provisioner(state: Path, scratch: Path, records: Records) -> list[str
         return [str(error)]
     try:
         world = store.load(0.0)
-        wrong = [*_promises(store, world, records), *_halves(path, world)]
+        wrong = [*_promises(store, world, records), *_halves(path, world), *_deliveries(store, records)]
     finally:
         store.close()
     return [*wrong, *(f"a file that nobody needs: {name}" for name in strange)]
@@ -86,6 +86,15 @@ def _of_a_machine(store: Store, world: World, told: Told) -> Iterator[str]:
     for digest in [*told.inventories]:
         if not store.has_inventory(digest):
             yield f"inventory {digest.hex()[:8]} was acknowledged, and is not stored"
+
+
+def _deliveries(store: Store, records: Records) -> Iterator[str]:
+    """What the store says that an address has had, it has had: each event at least once, from its first on."""
+    had = {int(json.loads(post.body)["data"]["revision"]) for post in [*records.posts]}
+    for sink in store.sinks():
+        due = {event.revision for event in store.events(after=min(had, default=sink.revision) - 1, limit=10**6)}
+        if missing := {revision for revision in due if revision <= sink.revision} - had:
+            yield f"{sink.name} is said to have had events up to {sink.revision}, and never got {sorted(missing)[:5]}"
 
 
 def _halves(path: Path, world: World) -> Iterator[str]:

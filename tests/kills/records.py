@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from bedplate.v1.snapshot_pb2 import HostVitals, Identity, Inventory, Vitals
+from tests.receiver import Post
 
 EVERY = 20  # deltas, a machine has another kernel
 
@@ -38,6 +39,7 @@ class Records:
 
     answered: dict[str, Answered] = field(default_factory=dict)
     told: dict[str, Told] = field(default_factory=dict)  # by the light machine's name
+    posts: list[Post] = field(default_factory=list)  # what the webhook's address took
     epoch: int = 0  # the highest that anybody heard of
     revision: int = 0
     broken: list[str] = field(default_factory=list)

@@ -121,7 +121,8 @@ def _killed(run_: Run, kills: int) -> list[str]:
             broken = _strike(run_, under, f"kill {number}")
             if broken := broken or _judged(run_, under):
                 return [f"after {run_.log[-1]}: {one}" for one in broken]
-        return _well(run_, under)
+        broken = _well(run_, under)
+        return broken or ([] if under.records.posts else ["no event was ever sent to the webhook"])
 
 
 def _strike(run_: Run, under: Load, name: str) -> list[str]:
