@@ -93,8 +93,8 @@ def test_a_machine_that_is_cut_off_falls_silent_and_comes_back(place: Site) -> N
         with agent(place.folder / "agent", None) as program:
             _connected(program)
             _until(lambda: _phases(place) == ["present"])
-        assert _kinds(place).count("machine.silent") == 1
-        assert [kind for kind in _kinds(place) if not kind.startswith("machine.problem.")][-1] == "machine.present"
+            assert _kinds(place).count("machine.silent") == 1
+            assert [kind for kind in _kinds(place) if not kind.startswith("machine.problem.")][-1] == "machine.present"
 
 
 def test_a_host_that_hangs_with_its_connection_open_falls_silent_too(tmp_path: Path) -> None:
