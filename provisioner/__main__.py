@@ -77,9 +77,9 @@ def init(where: _Where, admin: str) -> None:
 @click.pass_obj
 def run(where: _Where) -> None:
     """Serve, until SIGTERM."""
+    config = where.read()  # first: what is wrong with it is said before seconds of imports
     from provisioner.serve import run as serve  # noqa: PLC0415 - `--help` does without
 
-    config = where.read()
     faulthandler.enable()  # the watchdog's SIGABRT leaves where it stood
     logs.set_up(config.log_level, config.log)
     asyncio.run(serve(config, logging.getLogger("provisioner").info))

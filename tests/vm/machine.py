@@ -32,7 +32,7 @@ HARDWARE = (  # two NUMA nodes, and on the second one a NIC, and an empty slot
     f" -uuid {UUID} -smbios type=1,manufacturer=Bedplate,product=Bench,serial=BENCH-0001"
     " -device virtio-serial-pci,bus=pcie.0 -rtc base=utc"
 ).split()
-KERNEL = "console=ttyS0 panic=10 net.ifnames=0 systemd.show_status=false systemd.log_target=kmsg random.trust_cpu=on"
+KERNEL = "console=ttyS0 panic=10 net.ifnames=0 random.trust_cpu=on"
 
 
 @dataclass(frozen=True)
