@@ -40,19 +40,24 @@ class _Where:
         return msgspec.structs.replace(config, state=str(self.state)) if self.state else config
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def _examples(*lines: str) -> str:
+    """As the epilog of a command's help: click leaves what stands behind this letter as it is."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_examples(
+        "provisioner --state /var/lib/bedplate/provisioner init",
+        "provisioner run",
+        "provisioner credential alice --role viewer --out ./alice",
+    ),
+)
 @click.option("--config", type=click.Path(path_type=Path), help=f"Configuration file; {CONFIG} where there is one.")
 @click.option("--state", type=click.Path(path_type=Path), help="State folder, instead of the configuration's.")
 @click.pass_context
 def cli(context: click.Context, config: Path | None, state: Path | None) -> None:
-    r"""The central service of Bedplate.
-
-    \b
-    Examples:
-      provisioner --state /var/lib/bedplate/provisioner init
-      provisioner run
-      provisioner credential alice --role viewer --out ./alice
-    """
+    """The central service of Bedplate."""
     context.obj = _Where(config, state)
 
 
@@ -112,24 +117,24 @@ def show(where: _Where) -> None:
     roots.show(where.read().folder, time.time())
 
 
-@ca.command()
+@ca.command(
+    epilog=_examples(
+        "provisioner ca show",
+        "provisioner ca rotate",
+        "provisioner ca rotate --lose gpu-07 --yes",
+        "provisioner ca rotate --stolen",
+    )
+)
 @click.option("--lose", multiple=True, metavar="NAME", help="Go on without this machine, person or join token.")
 @click.option("--stolen", is_flag=True, help="The old key is in wrong hands: drop its root at once, whoever is lost.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def rotate(where: _Where, lose: tuple[str, ...], *, stolen: bool, yes: bool) -> None:
-    r"""Let a new root take the old one's place: one step; run it again to go on.
+    """Let a new root take the old one's place: one step; run it again to go on.
 
     First a new root is trusted beside the old one, and machines and people get certificates of it. Once all of them
     have one, the provisioner shows the new root; then the old one is trusted no more. The provisioner goes on running,
     and no machine is lost: a step that would lose somebody is not taken, unless each is named.
-
-    \b
-    Examples:
-      provisioner ca show
-      provisioner ca rotate
-      provisioner ca rotate --lose gpu-07 --yes
-      provisioner ca rotate --stolen
     """
     from provisioner import ca as roots  # noqa: PLC0415 - `--help` does without
 
@@ -141,19 +146,19 @@ def audit() -> None:
     """The record of who wrote what; `bedplate audit` lists it."""
 
 
-@audit.command()
+@audit.command(
+    epilog=_examples(
+        "provisioner audit verify",
+        'provisioner audit verify --store ./backup/bedplate.db --anchor "$(cat audit-anchor)"',
+    )
+)
 @click.option("--store", type=click.Path(path_type=Path), help="Store file, instead of the state folder's.")
 @click.option("--anchor", "anchors", multiple=True, help="NUMBER:SHA256 that this printed once; may be repeated.")
 @click.pass_obj
 def verify(where: _Where, store: Path | None, anchors: tuple[str, ...]) -> None:
-    r"""Find a cut, a change, a swap or a removal in the audit, without a provisioner.
+    """Find a cut, a change, a swap or a removal in the audit, without a provisioner.
 
     What is printed is an anchor: kept somewhere else, it shows later whether the whole chain was written anew.
-
-    \b
-    Examples:
-      provisioner audit verify
-      provisioner audit verify --store ./backup/bedplate.db --anchor "$(cat audit-anchor)"
     """
     from provisioner import chain, onhost  # noqa: PLC0415 - `--help` does without
 

@@ -17,6 +17,7 @@ from provisioner.errors import BedplateError
 from provisioner.rotation import Have, Root, Step, behind, lost, plan, standing, steps
 
 Now = Callable[[], float]
+LISTED = 20
 
 
 def show(state: Path, now: float) -> None:
@@ -25,8 +26,8 @@ def show(state: Path, now: float) -> None:
         click.echo(_line(root, have))
     click.echo("")
     click.echo(standing(have))
-    for one in behind(have):
-        click.echo(f"  not yet: {one.shown}: {one.cure}")
+    for line in _few([f"{one.shown}: {one.cure}" for one in behind(have)]):
+        click.echo(f"  not yet: {line}")
     if len(have.roots) > 1:
         click.echo(f"next: provisioner ca rotate, which will {steps(have)[0].value}")
 
@@ -59,13 +60,18 @@ def _go_on(state: Path, have: Have, now: Now, lose: frozenset[str], *, stolen: b
     click.echo(standing(have), err=True)
     for step in ahead:
         click.echo(f"this will {step.value}", err=True)
-    for line in lost(have, lose, stolen=stolen):
+    for line in _few(lost(have, lose, stolen=stolen)):
         click.echo(f"it will lose {line}", err=True)
     if not yes:
         _confirm()
     for step in ahead:
         onroots.take(state, step, now())
     _told(onroots.have(state, now()), ahead[-1])
+
+
+def _few(lines: list[str]) -> list[str]:
+    """A fleet is large: so many as a terminal shows, and how many more."""
+    return [*lines[:LISTED], f"{len(lines) - LISTED} more"] if len(lines) > LISTED else lines
 
 
 def _confirm() -> None:

@@ -9,6 +9,7 @@ from bedplate.v1.fleet_pb2 import Credential, GetStatusRequest, ListCredentialsR
 from provisioner.cli.commands.machine import confirm
 from provisioner.cli.connection import Provisioner, connected
 from provisioner.cli.frame import context_of, examples, form_option, say, say_data, tell
+from provisioner.cli.refusals import NOT_FOUND, RefusedError
 from provisioner.cli.terminal import terminal
 from provisioner.cli.views import credentials as view
 from provisioner.cli.views import words
@@ -83,8 +84,12 @@ def revoke(context: str, which: str, form: str, *, yes: bool) -> None:
 def _foretell(provisioner: Provisioner, which: str, serial: str) -> None:
     found = [one for one in listed(provisioner, "" if serial else which) if serial in {"", one.serial_number}]
     good = [one for one in found if not one.HasField("revoked_at")]
+    if not found and not serial:
+        line = f"cannot revoke credential {which}: none was made for that name; see bedplate credential list"
+        raise RefusedError(line, NOT_FOUND)
     what = f"the certificate {serial}" if serial else f"all certificates of {which}"
-    tell(f"revoking {what}, {len(good)} good ones known here: calls by them are refused, open streams end")
+    known = words.count(len(good), "good one")
+    tell(f"revoking {what} ({known} known here): calls are refused and open streams end, at once")
     me = provisioner.read("show status", provisioner.fleet.GetStatus, GetStatusRequest())
     if any(one.name == me.caller for one in good):
         tell("among them may be the one that you use now: another is made on the provisioner's host only")
