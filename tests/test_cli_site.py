@@ -155,3 +155,34 @@ def test_a_machine_is_revoked_and_gets_a_token_of_its_own(place):
     assert f"bedplate machine rekey {LET_IN}" in told
     refused = _line(place, 1, "machine", "accept", "gpu-02", "--replaces", "gpu-02", "--yes")
     assert "it does not wait for a person" in refused
+
+
+def test_a_credential_is_listed_taken_back_and_worth_nothing_then(place):
+    command = [str(BIN / "provisioner"), "--config", str(place.config), "credential", "eve", "--role", "operator"]
+    subprocess.run([*command, "--out", str(place.folder / "eve")], check=True, capture_output=True, timeout=60)
+    address = f"127.0.0.1:{place.port}"
+    place.bedplate("context", "add", "eve", "--address", address, "--credentials", str(place.folder / "eve"))
+    (eve,) = json.loads(place.bedplate("credential", "list", "--name", "eve", "-o", "json").stdout)
+    (row,) = [line for line in place.bedplate("credential", "list").stdout.splitlines() if line.startswith("eve")]
+    assert row.split()[1:3] == ["operator", "good"]
+    assert row.endswith(f"in 365d  {eve['serial_number']}")
+    assert _line(place, 5, "--context", "eve", "credential", "revoke", "admin", "--yes").endswith(
+        "Fleet/RevokeCredential: eve (operator) may not; it takes the role admin"
+    )
+    assert _line(place, 3, "credential", "revoke", "nobody", "--yes") == (
+        "bedplate: cannot revoke credential nobody: none was made for that name; see bedplate credential list"
+    )
+    assert _line(place, 2, "credential", "revoke", "eve") == (
+        "bedplate: cannot revoke credential eve: nobody is here to be asked; say --yes if it is meant"
+    )
+    said = place.bedplate("credential", "revoke", "eve", "--yes")
+    assert said.stderr.splitlines()[0] == (
+        "revoking all certificates of eve (1 good one known here): calls are refused and open streams end, at once"
+    )
+    assert "was revoked: another is made on the provisioner's host" in _line(place, 5, "--context", "eve", "status")
+    assert "credential.revoked" in place.bedplate("events").stdout
+    assert place.bedplate("audit", "--who", "admin", "-n", "1").stdout.splitlines()[-1].split()[3:6] == [
+        "admin",
+        "(admin)",
+        "RevokeCredential",
+    ]

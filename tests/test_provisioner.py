@@ -138,3 +138,11 @@ def test_nothing_is_left_running(place: Site) -> None:
         pid = program.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("command", [(), ("ca", "rotate"), ("audit", "verify")])
+def test_its_help_shows_examples_a_line_each(command: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [str(BIN / "provisioner"), *command, "--help"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert "\n  Examples:\n    provisioner " in done.stdout
