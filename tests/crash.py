@@ -45,17 +45,21 @@ def _keys(request: bytes) -> int:
     return keys.main()
 
 
-def _step(state: Path, name: str) -> int:
+def _step(name: str, state: Path) -> Callable[[], int]:
+    """What it needs is imported once, before anything is cut off."""
     from provisioner import onroots  # noqa: PLC0415 - either program alone
     from provisioner.rotation import Step  # noqa: PLC0415
 
-    onroots.take(state, Step[name], time.time())
-    return 0
+    def taken() -> int:
+        onroots.take(state, Step[name], time.time())
+        return 0
+
+    return taken
 
 
 def main() -> None:
     state, request = Path(sys.argv[1]), sys.stdin.buffer.read()
-    work = partial(_step, state, sys.argv[2]) if len(sys.argv) > 2 else partial(_keys, request)
+    work = _step(sys.argv[2], state) if len(sys.argv) > 2 else partial(_keys, request)
     before = state.with_name("before")
     shutil.copytree(state, before)
     count, code = 0, 9
