@@ -26,6 +26,7 @@ ASKED: dict[str, Callable[[], Any]] = {
     "RekeyMachine": lambda: pb.RekeyMachineRequest(machine="m-0002", request_id="r-1"),
     "CreateToken": lambda: pb.CreateTokenRequest(request_id="r-1", uses_allowed=2),
     "RevokeToken": lambda: pb.RevokeTokenRequest(token_id="t-1", request_id="r-1"),
+    "RevokeCredential": lambda: pb.RevokeCredentialRequest(serial_number="0a:1b", request_id="r-1"),
 }
 FLEET = (asked(1), *present(2), TokenMade("t-1", b"s" * 32, 1.0, 2e9, 1, False, "alice (admin)"))  # noqa: FBT003
 
@@ -51,11 +52,11 @@ def test_every_method_that_is_no_read_is_a_write_with_a_request_id_and_is_asked_
 @pytest.mark.parametrize("method", ASKED)
 def test_each_write_leaves_one_entry_and_none_when_it_is_asked_again(tmp_path: Path, method: str) -> None:
     async def work(here: Served) -> None:
-        call = getattr(here.stub("olga", "operator"), method)
+        call = getattr(here.stub("olga", "admin"), method)
         first, again = await asyncio.gather(call(ASKED[method]()), call(ASKED[method]()))
         assert first == again == await call(ASKED[method]())
         (entry,) = await _entries(here)
-        assert (entry.who, entry.role, entry.method, entry.request_id) == ("olga", "operator", method, "r-1")
+        assert (entry.who, entry.role, entry.method, entry.request_id) == ("olga", "admin", method, "r-1")
         assert entry.at.seconds == int(here.clock.now)
         assert entry.before != entry.after
         other = ASKED[method]()
