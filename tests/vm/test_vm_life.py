@@ -1,10 +1,12 @@
 """Both units under a real systemd: ready, busy, hung, stopped, rebooted, cut off."""
 
+import json
 from itertools import pairwise
+from typing import Any
 
 from tests.vm import guide, image
 from tests.vm.machine import Machine
-from tests.vm.site import STATUS
+from tests.vm.site import PROGRAMS, STATUS
 
 UNITS = ("nodeagent", "provisioner")
 CONNECTED = "connected to provisioner.example:7443; "
@@ -59,8 +61,52 @@ def test_an_agent_that_cannot_read_its_configuration_says_why_and_comes_back_whe
     _connected(bench)
 
 
+def test_stop_is_in_order_and_the_goodbye_is_kept(bench: Machine) -> None:
+    bench.sh("systemctl stop nodeagent")
+    assert bench.sh("systemctl show -P Result nodeagent") == "success\n"
+    bench.until(PROGRAMS + "bedplate explain gpu-01 | grep 'the agent is stopping: SIGTERM'")
+    bench.sh("systemctl stop provisioner")
+    assert bench.sh("systemctl show -P Result provisioner") == "success\n"
+    said = bench.sh("journalctl --sync; journalctl -o cat -u nodeagent -u provisioner")
+    assert "something hangs" not in said  # what is not over in 4.7 s says so
+    assert "State 'stop-sigterm' timed out" not in said
+
+
+def test_reload_reads_the_configuration_again_in_the_same_process(bench: Machine) -> None:
+    pid = bench.sh("systemctl show -P MainPID nodeagent")
+    bench.sh("echo 'tick_s = 1.0' > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
+    bench.until(_said("nodeagent", "read /etc/bedplate/nodeagent.toml again"))
+    assert bench.sh("systemctl show -P MainPID nodeagent") == pid
+    assert bench.sh("systemctl is-active nodeagent") == "active\n"
+    assert bench.sh(f"{STATUS} nodeagent").startswith(CONNECTED)
+
+
+def test_both_come_back_from_a_reboot_and_from_a_cut_of_power(bench: Machine) -> None:
+    before = _shown(bench)
+    bench.reboot()
+    _connected(bench)
+    rebooted = _shown(bench)
+    bench.sh("sync")
+    bench.cut_power()
+    bench.power_on()
+    _connected(bench)
+    after = _shown(bench)
+    assert _life(after) == _life(rebooted) == _life(before)
+    boots = {shown["snapshot"]["vitals"]["host"]["boot_id"] for shown in (before, rebooted, after)}
+    assert len(boots) == 3
+    assert bench.sh(PROGRAMS + "bedplate events --machine gpu-01").count("rebooted") == 2
+
+
 def _connected(bench: Machine) -> None:
     bench.until(f"{STATUS} nodeagent | grep '^{CONNECTED}'", limit_s=300)
+
+
+def _shown(bench: Machine) -> dict[str, Any]:
+    return dict(json.loads(bench.sh(PROGRAMS + "bedplate machine show gpu-01 -o json")))
+
+
+def _life(shown: dict[str, Any]) -> tuple[str, int]:
+    return shown["machine"]["machine_id"], shown["machine"]["incarnation"]
 
 
 def _said(unit: str, sentence: str) -> str:
