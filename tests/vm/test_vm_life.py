@@ -10,6 +10,14 @@ from tests.vm.site import PROGRAMS, STATUS
 
 UNITS = ("nodeagent", "provisioner")
 CONNECTED = "connected to provisioner.example:7443; "
+HANG = """
+import signal
+def hang(*_):
+    while True:
+        pass
+signal.signal(signal.SIGUSR1, hang)
+"""
+QUICK = "[Service]\nWatchdogSec=20\nEnvironment=PYTHONPATH=/usr/local/lib/hang\n"
 
 
 def test_a_virtual_machine_can_be_had_here() -> None:
@@ -59,6 +67,30 @@ def test_an_agent_that_cannot_read_its_configuration_says_why_and_comes_back_whe
     bench.until(_said("nodeagent", 'unknown key "tick"; did you mean "tick_s"?'))
     bench.sh("> /etc/bedplate/nodeagent.toml")
     _connected(bench)
+
+
+def test_what_hangs_is_ended_by_the_watchdog_and_comes_back_as_the_same(bench: Machine) -> None:
+    """Stopped by a signal, or busy in its main loop for ever. Only the watchdog's patience is another here."""
+    before = _shown(bench)
+    bench.sh("mkdir -p /usr/local/lib/hang /run/systemd/system/{nodeagent,provisioner}.service.d")
+    bench.run("tee", "/usr/local/lib/hang/sitecustomize.py", given=HANG)
+    for unit in UNITS:
+        bench.run("tee", f"/run/systemd/system/{unit}.service.d/quick.conf", given=QUICK)
+    bench.sh("systemctl daemon-reload; systemctl restart provisioner nodeagent")
+    for times, (stopped, busy) in enumerate((UNITS, UNITS[::-1]), 1):
+        _connected(bench)
+        bench.sh(f"systemctl kill --signal=STOP {stopped}; systemctl kill --kill-who=main --signal=USR1 {busy}")
+        for unit in UNITS:
+            bench.until(f"test $(systemctl show -P NRestarts {unit}) -ge {times}", limit_s=300)
+        bench.until("systemctl is-active provisioner", limit_s=300)
+    _connected(bench)
+    after = _shown(bench)
+    assert _life(after) == _life(before)
+    for unit in UNITS:
+        said = bench.sh(f"journalctl --sync; journalctl -o cat -u {unit}")
+        assert said.count("Watchdog timeout") >= 2
+        assert "Fatal Python error: Aborted" in said
+        assert "sitecustomize.py" in said  # where it stood
 
 
 def test_stop_is_in_order_and_the_goodbye_is_kept(bench: Machine) -> None:
