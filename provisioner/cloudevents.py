@@ -34,6 +34,7 @@ KINDS = (
     "machine.forgotten",
     "token.created",
     "token.revoked",
+    "credential.revoked",
 )
 NANOS, MICRO = 1_000_000_000, 1000
 
