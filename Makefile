@@ -32,9 +32,10 @@ lint: .venv/stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: .venv/stamp ## Everything: what check does, and the slower tests.
+test: .venv/stamp ## Everything: what check does, the slower tests, and then the virtual machine, which takes both processors.
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto -m 'not vm'
+	$(BIN)/pytest tests/vm
 
 vm: .venv/stamp ## Both units in a virtual machine, under a real systemd, as docs/install.md has them installed. Takes root, once.
 	$(BIN)/pytest -q tests/vm

@@ -181,8 +181,5 @@ def test_a_credential_is_listed_taken_back_and_worth_nothing_then(place):
     )
     assert "was revoked: another is made on the provisioner's host" in _line(place, 5, "--context", "eve", "status")
     assert "credential.revoked" in place.bedplate("events").stdout
-    assert place.bedplate("audit", "--who", "admin", "-n", "1").stdout.splitlines()[-1].split()[3:6] == [
-        "admin",
-        "(admin)",
-        "RevokeCredential",
-    ]
+    (entry,) = json.loads(place.bedplate("audit", "--who", "admin", "-n", "1", "-o", "json").stdout)
+    assert (entry["who"], entry["role"], entry["method"]) == ("admin", "admin", "RevokeCredential")

@@ -22,7 +22,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.vm)
         item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.timeout(900))
-        item.add_marker(pytest.mark.xdist_group("vm"))  # one after the other: each takes two processors
     if ours and image.missing():
         left_out = [item for item in ours if item.name != FIRST]
         config.hook.pytest_deselected(items=left_out)

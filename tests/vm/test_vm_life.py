@@ -17,7 +17,7 @@ def hang(*_):
         pass
 signal.signal(signal.SIGUSR1, hang)
 """
-QUICK = "[Service]\nWatchdogSec=20\nEnvironment=PYTHONPATH=/usr/local/lib/hang\n"
+QUICK = "[Service]\nWatchdogSec=20\nTimeoutAbortSec=5\nEnvironment=PYTHONPATH=/usr/local/lib/hang\n"
 
 
 def test_a_virtual_machine_can_be_had_here() -> None:
@@ -70,7 +70,9 @@ def test_an_agent_that_cannot_read_its_configuration_says_why_and_comes_back_whe
 
 
 def test_what_hangs_is_ended_by_the_watchdog_and_comes_back_as_the_same(bench: Machine) -> None:
-    """Stopped by a signal, or busy in its main loop for ever. Only the watchdog's patience is another here."""
+    """Stopped by a signal, or busy in its main loop for ever. Only how patient the watchdog is, and how long it waits
+    for the dead, is another here.
+    """
     before = _shown(bench)
     bench.sh("mkdir -p /usr/local/lib/hang /run/systemd/system/{nodeagent,provisioner}.service.d")
     bench.run("tee", "/usr/local/lib/hang/sitecustomize.py", given=HANG)
