@@ -10,7 +10,6 @@ Rule 3: one sentence a tick says what the agent is doing and why; it goes to the
 import asyncio
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -57,7 +56,7 @@ class Agent:
     async def tick(self, woken: frozenset[str] = frozenset()) -> None:
         """One round of the five verbs."""
         await self.observe(woken)
-        told = self.clock() >= self.uplink.session.renew_at
+        told = self.uplink.session.told(self.clock())
         decision = credentials.plan(replace(self.have(), told=told), self.want)
         self._identity_because = decision.because
         self.because = sentence(self.uplink, decision.because, self.snapshot)
@@ -112,7 +111,7 @@ class Agent:
     async def _take(self, step: Step[IdentityDoor]) -> None:
         try:
             await step.take(self.door)
-            self.uplink.session.renew_at = math.inf
+            self.uplink.session.renewed()
             self.uplink.wake()
         except BedplateError as error:
             self._log.say("step", str(error), logging.WARNING)

@@ -166,6 +166,14 @@ class Session:
         self._close(because, now)
         self.dial_at = now + wait_s
 
+    def told(self, now: float) -> bool:
+        """Whether the provisioner wants this machine to ask for a younger certificate by now."""
+        return now >= self.renew_at
+
+    def renewed(self) -> None:
+        """It has one."""
+        self.renew_at = math.inf
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _close(self, because: str, now: float) -> None:

@@ -186,3 +186,18 @@ def test_an_agent_of_the_last_release_is_waited_for_and_learns_the_new_root_when
             until(lambda: "1 root is trusted" in here.provisioner.text())
             until(here.present)
             assert one.process.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_simulated_machines_take_part_in_it(tmp_path: Path) -> None:
+    with yard(tmp_path) as here:
+        token, words = here.token("simulated", "--uses", "3"), ["--machines", "3", "--tick", "0.2"]
+        command = [str(BIN / "nodeagent"), "simulate", *words, "--state", str(tmp_path / "machines")]
+        with subprocess.Popen([*command, "--join-token-file", str(token)], stdout=subprocess.DEVNULL) as simulation:
+            try:
+                until(lambda: [one["phase"] for one in here.place.machines()] == 3 * ["PHASE_PRESENT"])
+                here.go_on()
+                until(lambda: here.came() == "3 of 3")
+            finally:
+                simulation.terminate()

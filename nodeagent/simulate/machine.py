@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -135,11 +135,14 @@ class Machine:
 
     async def _step(self) -> None:
         """The first step of the plan, as the agent takes it."""
-        decision = credentials.plan(self.door.have(), Want())
+        session = self.uplink.session
+        have = replace(self.door.have(), told=session.told(self.uplink.clock()))
+        decision = credentials.plan(have, Want())
         self._because = decision.because if isinstance(decision, Wait) else ""
         if isinstance(decision, Todo):
             try:
                 await decision.steps[0].take(self.door)
+                session.renewed()
                 self._because = self.door.last
             except BedplateError as error:
                 self._because = str(error)
