@@ -24,6 +24,8 @@ from provisioner.cli.commands import COMMANDS
 from tests.canned_fleet import CannedFleet, serving
 from tests.cli_machines import machine
 
+pytestmark = pytest.mark.slow
+
 CAPTURED = Path(__file__).parent / "machines"
 
 

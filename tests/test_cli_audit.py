@@ -12,6 +12,8 @@ from bedplate.v1.fleet_pb2 import AuditEntry
 from provisioner.cli.views.audit import change
 from tests.running import BIN, Site, site
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:

@@ -5,6 +5,8 @@ import pytest
 from tests.canned_fleet import CannedFleet, serving
 from tests.test_cli import Person
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def fleet():

@@ -12,6 +12,8 @@ from provisioner.store import Store
 from provisioner.world import Accepted, Asked
 from tests.running import BIN, Site, site
 
+pytestmark = pytest.mark.slow
+
 PENDING, LET_IN = "m-pppppppp", "m-llllllll"
 
 

@@ -19,6 +19,8 @@ from provisioner.pki import PersonIdentity, Role
 from provisioner.world import Audited, CredentialRevoked, Noted
 from tests.served import Served, present, refusal, served
 
+pytestmark = pytest.mark.slow
+
 NOW = time.time()
 
 

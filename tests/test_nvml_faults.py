@@ -12,6 +12,8 @@ from nvml.fake import H100, machine
 from nodeagent.nvml.client import Client
 from nodeagent.root import Root
 
+pytestmark = pytest.mark.slow
+
 
 def test_closing_ends_the_worker_within_a_second_and_leaves_nothing(tmp_path):
     with client(tmp_path) as (asker, _):

@@ -17,6 +17,8 @@ from tests.broker import Broker, Heard, Road, listening, road
 from tests.outgoing import because_of, delivering, fleet, noted, plain, settled, sinks, troubled
 from tests.served import Served, asked
 
+pytestmark = pytest.mark.slow
+
 EVENTS = "bedplate/v1/events/#"
 
 

@@ -12,6 +12,8 @@ from tests.broker import Broker, listening, road
 from tests.outgoing import delivering, fleet, plain, sinks
 from tests.served import asked, present
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:

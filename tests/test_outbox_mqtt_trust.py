@@ -20,6 +20,8 @@ from tests.broker import Broker, listening
 from tests.outgoing import because_of, delivering, noted, settled, sinks, troubled
 from tests.served import Served, asked, served
 
+pytestmark = pytest.mark.slow
+
 EVENTS = "bedplate/v1/events/#"
 RIGHTS = "user automation\ntopic read #\nuser bedplate\ntopic write bedplate/#\n"
 

@@ -23,6 +23,8 @@ from tests.receiver import SECRET, Answer, Post, Receiver, receiving, tls_of
 from tests.running import free_ports
 from tests.served import Served, asked, served
 
+pytestmark = pytest.mark.slow
+
 Work = Callable[[Served, Receiver], Awaitable[None]]
 
 

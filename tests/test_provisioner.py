@@ -9,6 +9,8 @@ import pytest
 
 from tests.running import BIN, Site, site, toml
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Site:

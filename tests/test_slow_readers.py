@@ -21,6 +21,8 @@ from tests.crowd import Crowd, founded
 from tests.running import BIN, started
 from tests.served import Served, asked, details, served
 
+pytestmark = pytest.mark.slow
+
 SMALL = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]  # a window of 64 KiB that does not grow
 MACHINES = 300
 

@@ -14,6 +14,8 @@ from provisioner import onhost
 from provisioner.store import Store, StoreError
 from tests.power import work
 
+pytestmark = pytest.mark.slow
+
 BATCHES = 6
 FRAME = 24 + 4096  # of SQLite's log: each page behind its own header, after one of 32 bytes
 CUTS, FLIPS = 40, 200
