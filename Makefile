@@ -57,8 +57,8 @@ protos: .venv/stamp ## Generate the Python of the protos and docs/api.md again.
 golden: .venv/stamp ## Write the expected snapshots and matrices of the captured machines again; look at the difference.
 	@$(BIN)/python -m tests.golden
 
-released: .venv/stamp ## At a release: keep this version as the last one, for the tests of compatibility.
-	@$(BIN)/python -m tests.release
+released: .venv/stamp ## When a version is begun: keep the one that landed before, checked out in OF=FOLDER, for the tests of compatibility.
+	@$(BIN)/python -m tests.release --of '$(OF)'
 
 lock: .venv/stamp ## Resolve the dependencies again: the newest that pyproject.toml allows.
 	$(BIN)/uv pip compile pyproject.toml --extra provisioner --group dev --universal --python-version 3.11 --upgrade \

@@ -124,9 +124,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _machines(have: Have) -> list[Holder]:
-    cure = (
-        "it renews by itself once it is connected: within minutes, an agent of 0.1.0 at half of its certificate's life"
-    )
+    cure = "it renews by itself, within minutes of when it is connected"
     return [
         Holder((facts.id, facts.hostname), f"{facts.hostname or 'machine'} ({facts.id})", cure)
         for facts in have.machines

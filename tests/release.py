@@ -1,7 +1,7 @@
 """The last released version as an archive in the tree: what the tests of compatibility hold this version against.
 
 Rule 1: it stands in tests/released, so that a clone without history or tags tests as much as any other. There is one:
-        the last. `make released` puts this version in its place, at a release and at no other time.
+        the last. `make released OF=CHECKOUT` puts another in its place, when a version is begun, and at no other time.
 Rule 2: it is what a wheel installs, protos included, without the captured machines and the stubs for type checkers,
         which nothing here runs. The same sources give the same bytes.
 """
@@ -34,8 +34,6 @@ def released() -> str:
 
 def about() -> str:
     """One line for the output of tests: what this version was held against."""
-    if released() == version("bedplate"):
-        return f"there is no release before {released()}: held against {released()} as it first landed"
     return f"{version('bedplate')} held against {released()}"
 
 
@@ -48,7 +46,7 @@ def unpacked(folder: Path) -> Path:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description="Keep a version as the last released one.")
-    arguments.add_argument("--of", type=Path, default=ROOT, help="the checkout to take; this one by default")
+    arguments.add_argument("--of", type=Path, required=True, help="the checkout of what landed last")
     arguments.add_argument("--into", type=Path, default=FOLDER, help="write there instead")
     told = arguments.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
