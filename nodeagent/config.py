@@ -5,6 +5,7 @@ Rule 2: the join token is a secret: it is read when it is needed, never kept, an
 """
 
 import difflib
+import json
 import os
 import re
 import stat
@@ -137,7 +138,7 @@ def _sentence(error: ValueError) -> str:
         return f"it is not UTF-8: byte {error.start}"
     if unknown := re.match(r"Object contains unknown field `([^`]*)`", text):
         near = difflib.get_close_matches(unknown[1], Config.__struct_fields__, n=1)
-        return f'unknown key "{unknown[1]}"' + (f'; did you mean "{near[0]}"?' if near else "")
+        return f"unknown key {json.dumps(unknown[1])}" + (f'; did you mean "{near[0]}"?' if near else "")
     what, _, place = text.partition(" - at `$.")
     return _of_key(place.rstrip("`"), what) if place else text
 

@@ -20,6 +20,7 @@ import errno
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ Door = Callable[[], Any]
 
 FORMAT = 1
 MANIFEST = "capture.json"
+MAX_BYTES = 16 << 20  # of an answer of a captured machine
+CODES = {name: code for code, name in errno.errorcode.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def live(doors: Mapping[str, Door] | None = None, *, root: Root | None = None) -
 def replayed(folder: Path) -> Host:
     """The machine that `nodeagent capture` wrote into this folder."""
     manifest = _manifest(folder)
-    refused = {path: getattr(errno, name, errno.EIO) for path, name in manifest.get("refused", {}).items()}
+    refused = {path: CODES.get(name, errno.EIO) for path, name in manifest.get("refused", {}).items()}
     taken_at = Timestamp()
     try:
         taken_at.FromJsonString(manifest["taken_at"])
@@ -77,7 +80,7 @@ def replayed(folder: Path) -> Host:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(_content(folder / MANIFEST))
     except FileNotFoundError as error:
         cause = f"it has no {MANIFEST}; make one with nodeagent capture DIR"
         raise BedplateError(f"cannot read capture {folder}: {cause}") from error
@@ -89,12 +92,26 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise BedplateError(f"cannot read capture {folder}: {MANIFEST} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BedplateError(f"cannot read capture {folder}: {MANIFEST} is not of format {FORMAT}")
+    refused = manifest.get("refused", {})
+    if not isinstance(refused, dict) or not all(isinstance(name, str) for name in refused.values()):
+        raise BedplateError(f"cannot read capture {folder}: refused in {MANIFEST} does not say which file, and why")
     return manifest
+
+
+def _content(path: Path) -> bytes:
+    """A capture may be from anybody: what is no file, leads elsewhere or has no end is an OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES >> 20} MiB")
+    return content
 
 
 def _recorded_answer(folder: Path, name: str) -> Any:
     try:
-        answer = json.loads((folder / "answers" / f"{name}.json").read_bytes())
+        answer = json.loads(_content(folder / "answers" / f"{name}.json"))
     except FileNotFoundError:
         raise Unanswered("ABSENT", f"cannot ask {name}: the capture has no answer to it") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ Rule: an unknown key, a wrong type or a value out of range is one line that name
 """
 
 import difflib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -14,9 +15,10 @@ import msgspec
 
 from provisioner.errors import ConfigError
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=3650)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Connections = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -64,10 +66,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silent_after_s: Seconds = 60.0
     vitals_interval_s: Seconds = 300.0
     certificate_days: Days = 7.0
-    keepalive_s: Annotated[float, msgspec.Meta(ge=1)] = 10.0
+    keepalive_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 10.0
     pending_limit: Count = 1000
-    connections: Count = 16_000  # to `listen`
-    enrol_connections: Count = 3_000  # to `enrol_listen`
+    connections: Connections = 16_000  # to `listen`
+    enrol_connections: Connections = 3_000  # to `enrol_listen`
     machine_messages_per_s: Rate = 20.0  # of one machine; what is beyond is read more slowly
     machine_bytes_per_s: Rate = 32_768.0
     calls_per_s: Rate = 100.0  # of one person or tool
@@ -146,8 +148,12 @@ def _check_mqtt(mqtt: Mqtt) -> None:
 
 
 def _check_webhook(webhook: Webhook) -> None:
-    url = urlsplit(webhook.url)
     which = f"url of webhook {webhook.name!r} is {webhook.url!r}"
+    try:
+        url = urlsplit(webhook.url)
+        _ = url.port  # it is looked at only when it is asked for
+    except ValueError as error:
+        raise ValueError(f"{which}: {error}") from error
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError(f"{which}, and must be https://HOST/PATH")
     if url.username or url.password:
@@ -162,5 +168,5 @@ def _named(message: str) -> str:
         table = {"mqtt": Mqtt, "webhook": Webhook}.get(unknown[2] or "", Config)
         near = difflib.get_close_matches(unknown[1], table.__struct_fields__, n=1)
         key = f"{unknown[2]}.{unknown[1]}" if unknown[2] else unknown[1]
-        return f'unknown key "{key}"' + (f'; did you mean "{near[0]}"?' if near else "")
+        return f"unknown key {json.dumps(key)}" + (f'; did you mean "{near[0]}"?' if near else "")
     return re.sub(r" - at `\$\.([^`]*)`", r" for \1", message)

@@ -38,7 +38,14 @@ PERSON_LIFETIME_S: Final = 365 * DAY_S
 BACKDATED_S: Final = HOUR_S
 SERVER_BACKDATED_S: Final = DAY_S  # hosts check it by their own clock, and the clock of a new host is often hours wrong
 CSR_BYTES: Final = 4096
-NONE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)  # how the library says: it is none
+NONE: Final = (  # how the library says: it is none
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 PublicKey = ec.EllipticCurvePublicKey
 PrivateKey = ec.EllipticCurvePrivateKey

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from cryptography import x509
 
-from provisioner.pki import BACKDATED_S
+from provisioner.pki import BACKDATED_S, NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ def shown(certificate_pem: bytes) -> Shown:
     try:
         leaf = x509.load_pem_x509_certificate(certificate_pem)
         issuer = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    except (ValueError, x509.ExtensionNotFound):
+    except (*NONE, x509.ExtensionNotFound):
         return NOTHING
     issued_at = leaf.not_valid_before_utc.timestamp() + BACKDATED_S
     return Shown(f"{leaf.serial_number:032x}", issuer or b"", issued_at)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from bedplate.v1.fleet_pb2_grpc import FleetStub
 from provisioner.cli.contexts import Context
@@ -115,9 +115,9 @@ def later_s(error: grpc.RpcError) -> float | None:
 
     for packed in _details(error):
         again = details.RetryInfo()
-        if packed.Unpack(again):
+        if _holds(packed, again):
             wait_s = again.retry_delay.seconds + again.retry_delay.nanos / 1e9
-            return wait_s if wait_s <= LATER_S else None
+            return max(wait_s, 0.0) if wait_s <= LATER_S else None
     return None
 
 
@@ -129,13 +129,21 @@ def status(error: grpc.RpcError) -> Status:
     cures: list[str] = []
     for packed in _details(error):
         bad, cure, local = details.BadRequest(), details.Help(), details.LocalizedMessage()
-        if packed.Unpack(bad):
+        if _holds(packed, bad):
             violations += [violation.description for violation in bad.field_violations if violation.description]
-        elif packed.Unpack(cure):
+        elif _holds(packed, cure):
             cures += [link.description or link.url for link in cure.links]
-        elif packed.Unpack(local):
+        elif _holds(packed, local):
             cures.append(local.message)
     return Status(error.code().name, error.details() or "", tuple(violations), tuple(cures))
+
+
+def _holds(packed: Any, message: Message) -> bool:
+    """Unpacked into the message, where it is one of that kind and not garbled."""
+    try:
+        return bool(packed.Unpack(message))
+    except DecodeError:
+        return False
 
 
 def _details(error: grpc.RpcError) -> Sequence[Any]:
@@ -144,6 +152,6 @@ def _details(error: grpc.RpcError) -> Sequence[Any]:
 
     try:
         rich = rpc_status.from_call(cast("grpc.Call", error))  # what a stub raises is both
-    except ValueError:  # details that contradict the status
+    except (ValueError, DecodeError):  # details that contradict the status, or are none
         rich = None
     return rich.details if rich is not None else ()

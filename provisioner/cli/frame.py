@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from provisioner.cli import contexts
 from provisioner.cli.contexts import Context
+from provisioner.cli.refusals import NO, RefusedError
 from provisioner.cli.terminal import plain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -57,9 +58,12 @@ def tell(line: str) -> None:
 
 def data(message: Message) -> Any:
     """Protobuf JSON with the proto's own field names. What is not measured is absent; what is zero is there."""
-    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - 20 ms that a table need not pay
+    from google.protobuf.json_format import Error, MessageToDict  # noqa: PLC0415 - 20 ms that a table need not pay
 
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    try:
+        return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    except Error as error:  # a time beyond all years, say
+        raise RefusedError(f"cannot print the answer: {error}", NO) from error
 
 
 def say_data(form: str, found: Message | Sequence[Message]) -> None:

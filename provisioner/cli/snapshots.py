@@ -29,7 +29,7 @@ def read(source: str) -> Snapshot:
         raise RefusedError(f"cannot read snapshot {source}: it is not an object; {CURE}", USAGE)
     try:
         snapshot = _parsed(document)
-    except ParseError as error:
+    except (ParseError, TypeError) as error:  # TypeError: what should be an object is a number, or nothing
         raise RefusedError(f"cannot read snapshot {source}: {error}; {CURE}", USAGE) from error
     if not snapshot.HasField("inventory"):
         raise RefusedError(f"cannot read snapshot {source}: it holds no inventory; {CURE}", USAGE)

@@ -1,12 +1,13 @@
-"""`python -m tests.fuzz NAME SEED`: one input again. Without: new ones to every decoder in turn, for a while."""
+"""`python -m tests.fuzz NAME INPUT`: that input again. Without: new ones to every decoder in turn, for a while."""
 
 import argparse
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 
 from tests.fuzz.decoders import DECODERS
-from tests.fuzz.run import many
+from tests.fuzz.run import BrokenError, again, searched, unpacked
 
 AT_ONCE = 200
 
@@ -14,27 +15,50 @@ AT_ONCE = 200
 def main() -> int:
     parser = argparse.ArgumentParser("tests.fuzz", description=__doc__)
     parser.add_argument("decoder", nargs="?", choices=DECODERS, metavar="NAME", help="this one only")
-    parser.add_argument("seed", nargs="?", type=int, help="this one only")
+    parser.add_argument("input", nargs="?", type=unpacked, help="as it was printed when it failed")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to try new ones (default: 60)")
+    parser.add_argument("--names", action="store_true", help="print the names of all decoders")
     arguments = parser.parse_args()
-    if arguments.seed is not None:
-        found = many(arguments.decoder, arguments.seed, 1)
-        sys.stdout.write("\n".join([*map(str, found)] or ["it is read, or refused as it should be"]) + "\n")
-        return 1 if found else 0
-    names = [arguments.decoder] if arguments.decoder else list(DECODERS)
-    return _soak(names, arguments.seconds, secrets.randbits(40))
+    if arguments.names:
+        sys.stdout.write("".join(f"{name}\n" for name in DECODERS))
+        return 0
+    if arguments.input is not None:
+        return _again(arguments.decoder, arguments.input)
+    return _soak([arguments.decoder] if arguments.decoder else list(DECODERS), arguments.seconds)
 
 
-def _soak(names: list[str], seconds: float, first: int) -> int:
-    began, count, failed = time.monotonic(), 0, 0
-    while time.monotonic() - began < seconds:
+def _again(name: str, body: bytes) -> int:
+    try:
+        again(name, body)
+    except BrokenError as error:
+        sys.stdout.write(f"{error}\n")
+        return 1
+    sys.stdout.write("it is read, or refused as it should be\n")
+    return 0
+
+
+def _soak(names: Sequence[str], seconds: float) -> int:
+    """One that failed is not tried again: what is wrong with it is known."""
+    began, first, rounds, failed = time.monotonic(), secrets.randbits(40), 0, set[str]()
+    while time.monotonic() - began < seconds and len(failed) < len(names):
         for name in names:
-            for failure in many(name, first + count, AT_ONCE):
-                failed += 1
-                sys.stdout.write(f"{failure}\n")
-        count += AT_ONCE
-    sys.stdout.write(f"{count} inputs to each of {len(names)} decoders from seed {first} on; {failed} failed\n")
+            if name not in failed and not _stands(name, first + rounds):
+                failed.add(name)
+        rounds += 1
+    sys.stdout.write(
+        f"{rounds * AT_ONCE} inputs to each of {len(names)} decoders in {time.monotonic() - began:.0f} s, "
+        f"from seed {first} on; {len(failed)} failed\n"
+    )
     return 1 if failed else 0
+
+
+def _stands(name: str, number: int) -> bool:
+    try:
+        searched(name, AT_ONCE, number)
+    except BrokenError as error:
+        sys.stdout.write(f"{error}\n")
+        return False
+    return True
 
 
 if __name__ == "__main__":

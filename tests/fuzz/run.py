@@ -1,53 +1,100 @@
-"""One input to one decoder, by name and seed."""
+"""Looks for an input that a decoder does not stand; reads one again."""
 
-import tempfile
+import base64
+import contextlib
+import logging
 import time
 import traceback
-from dataclasses import dataclass
-from pathlib import Path
-from random import Random
+import zlib
+from collections.abc import Iterator
 
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from tests.fuzz.decoder import Decoder, Read
 from tests.fuzz.decoders import DECODERS
-from tests.fuzz.mutations import mutated
 
 SLOW_S = 5.0  # far more than any needs on a busy host: what is slower does not end, or grows with the square
+SHOWN = 200
+PHASES = (Phase.generate, Phase.shrink)
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    decoder: str
-    seed: int
-    body: bytes
-    why: str
+class BrokenError(Exception):
+    """`str` is for a person: the decoder, what came out, the input, and how it is read again."""
 
-    def __str__(self) -> str:
-        shown = repr(self.body[:200]) + (f" and {len(self.body) - 200} more" if len(self.body) > 200 else "")
-        again = f"again: .venv/bin/python -m tests.fuzz {self.decoder!r} {self.seed}"
-        return f"{self.decoder}, seed {self.seed}: {self.why}\n  {shown}\n  {again}"
+    def __init__(self, name: str, body: bytes, why: str) -> None:
+        shown = repr(body[:SHOWN]) + (f" and {len(body) - SHOWN} more" if len(body) > SHOWN else "")
+        again = f"again: .venv/bin/python -m tests.fuzz {name!r} {packed(body)}"
+        super().__init__(f"{name}: {why}\n  {shown}\n  {again}")
 
 
-def tried(name: str, seed: int, folder: Path) -> Failure | None:
-    """None where it was read, or refused as it should be."""
+def packed(body: bytes) -> str:
+    """As an argument: inputs are often the same byte, many times."""
+    return base64.urlsafe_b64encode(zlib.compress(body)).decode()
+
+
+def unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.urlsafe_b64decode(text))
+
+
+def searched(name: str, examples: int, number: int | None = None) -> None:
+    """BrokenError with the smallest input that was found. A number: other inputs than without."""
     decoder = DECODERS[name]
-    body = mutated(Random(f"{name}/{seed}"), decoder.corpus)  # noqa: S311 - a seed
+    with decoder.opened() as read, _tracebacks() as logged:
+
+        @settings(
+            max_examples=examples,
+            phases=PHASES,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=[*HealthCheck],
+        )
+        @given(decoder.inputs)
+        def look(body: bytes) -> None:
+            looked(name, decoder, read, body, logged)
+
+        (look if number is None else seed(number)(look))()
+
+
+def again(name: str, body: bytes) -> None:
+    """BrokenError if it is not stood still."""
+    with DECODERS[name].opened() as read, _tracebacks() as logged:
+        looked(name, DECODERS[name], read, body, logged)
+
+
+def looked(name: str, decoder: Decoder, read: Read, body: bytes, logged: list[str]) -> None:
     began = time.process_time()
     try:
-        decoder.read(body, folder)
+        read(body)
     except decoder.raises as error:
         if "\n" in str(error):
-            return Failure(name, seed, body, f"more than a line: {error}")
-    except Exception as error:  # noqa: BLE001 - that is what is looked for
+            raise BrokenError(name, body, f"more than a line: {error}") from None
+    except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        return Failure(
-            name, seed, body, f"{type(error).__name__}: {str(error)[:200]} ({where.filename}:{where.lineno})"
-        )
+        why = f"{type(error).__name__}: {str(error)[:SHOWN]} ({where.filename}:{where.lineno})"
+        raise BrokenError(name, body, why) from error
+    if logged:
+        raise BrokenError(name, body, f"a traceback in the log: {logged.pop()}")
     if (took := time.process_time() - began) > SLOW_S:
-        return Failure(name, seed, body, f"it took {took:.1f} s")
-    return None
+        raise BrokenError(name, body, f"it took {took:.1f} s")
 
 
-def many(name: str, first: int, count: int) -> list[Failure]:
-    """The first of each kind."""
-    with tempfile.TemporaryDirectory(prefix="bpf") as folder:
-        found = [failure for seed in range(first, first + count) if (failure := tried(name, seed, Path(folder)))]
-    return list({failure.why: failure for failure in reversed(found)}.values())
+@contextlib.contextmanager
+def _tracebacks() -> Iterator[list[str]]:
+    handler = _Tracebacks(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler.found
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _Tracebacks(logging.Handler):
+    """What anybody logs with one: an error that nobody expected."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.found.append(record.getMessage()[:SHOWN])

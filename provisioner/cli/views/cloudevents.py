@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import click
 
 from bedplate.v1.fleet_pb2 import Event
+from provisioner.cli.refusals import NO, RefusedError
 from provisioner.cloudevents import encoded
 
 
@@ -25,9 +26,13 @@ def line(event: Event, source: str) -> str:
     """UsageError where the provisioner is too old to say who it is."""
     if not source:
         raise click.UsageError("this provisioner is older than its events as CloudEvents; upgrade it, or use -o json")
+    try:
+        at_ns = event.at.ToNanoseconds()
+    except ValueError as error:  # a time beyond all years
+        raise RefusedError(f"cannot print event {event.revision}: {error}", NO) from error
     told = _Told(
         event.revision,
-        event.at.ToNanoseconds(),
+        at_ns,
         event.kind,
         event.machine_id,
         event.hostname,

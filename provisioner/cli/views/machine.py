@@ -43,8 +43,8 @@ def page(answer: GetMachineResponse, terminal: Terminal, now: float, *, everythi
 
 def _opening(machine: Machine, terminal: Terminal, now: float) -> list[str]:
     phase, colour = words.phase(machine.phase)
-    life = f"life {machine.incarnation}"
-    lines = [f"{terminal.paint(plain(machine.hostname or machine.machine_id), 'bold')}  {machine.machine_id}, {life}"]
+    name, life = plain(machine.machine_id), f"life {machine.incarnation}"
+    lines = [f"{terminal.paint(plain(machine.hostname) or name, 'bold')}  {name}, {life}"]
     first, *more = wrapped(machine.because or "-", terminal.page_width, first=f"{phase}: ", rest="  ")
     lines += [terminal.paint(phase, colour) + first.removeprefix(phase), *more]
     came = [("asked", machine.asked_at, "asked_at"), ("accepted", machine.accepted_at, "accepted_at")]

@@ -3,6 +3,7 @@
 Nothing here reads a clock: `now` is seconds since 1970, as the caller's clock had it.
 """
 
+import math
 from collections.abc import Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,7 +33,9 @@ def seconds(stamp: Timestamp) -> float:
 
 
 def span(duration_s: float) -> str:
-    """8100 -> '2h', 95 -> '95s': the largest unit of which there are two."""
+    """8100 -> '2h', 95 -> '95s': the largest unit of which there are two. '?' for what is no duration."""
+    if not math.isfinite(duration_s):
+        return "?"
     for unit_s, letter in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
         if duration_s >= TWO * unit_s:
             return f"{int(duration_s // unit_s)}{letter}"
@@ -53,8 +56,11 @@ def ahead(stamp: Timestamp, now: float) -> str:
 
 
 def instant(stamp: Timestamp) -> str:
-    """'2026-11-23 11:47:04Z'"""
-    return stamp.ToJsonString().partition(".")[0].removesuffix("Z").replace("T", " ") + "Z"
+    """'2026-11-23 11:47:04Z'; '- -' for one that is beyond all years."""
+    try:
+        return stamp.ToJsonString().partition(".")[0].removesuffix("Z").replace("T", " ") + "Z"
+    except ValueError:
+        return "- -"
 
 
 def clock(stamp: Timestamp) -> str:

@@ -1,0 +1,110 @@
+"""What the provisioner reads from outside, but for what its peers say to it: that is in `peers.py` and `wires.py`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from bedplate.v1.enrolment_pb2 import Evidence
+from provisioner import (
+    access,
+    admission,
+    bus,
+    chain,
+    config,
+    credentials,
+    filters,
+    paging,
+    pki,
+    ports,
+    post,
+    shown,
+    tokens,
+)
+from provisioner.errors import BedplateError
+from provisioner.outbox import webhook
+from tests.enrolment_desk import csr_of
+from tests.fuzz.agents import CA, CSR, ISSUED, SNAPSHOT, TOKEN
+from tests.fuzz.decoder import Decoder, a_file, in_a_folder, plain, texts
+from tests.fuzz.inputs import tables
+from tests.fuzz.messages import serialized
+
+PAGES = [paging.token(("machines", ""), key).encode() for key in (["gpu-01", "m-aaaaaaaa"], [])]
+PERSON = CA.issue_person(pki.PersonIdentity("ada", pki.Role.ADMIN), now=1_800_000_000.0)
+SECRET = b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+EVIDENCE = Evidence(identity=SNAPSHOT.inventory.identity, permanent_macs=["b0:7b:25:00:00:10", "b0:7b:25:00:00:11"])
+SETTINGS = (
+    *config.Config.__struct_fields__,
+    *config.Mqtt.__struct_fields__,
+    *config.Webhook.__struct_fields__,
+    r'"\n"',
+)
+
+
+def _ca(name: str) -> Callable[[bytes, Path], object]:
+    def decode(body: bytes, folder: Path) -> object:
+        for other, content in (("ca.key", pki.key_pem(CA.key)), ("ca.pem", CA.roots_pem)):
+            (folder / other).write_bytes(body if other == name else content)
+            (folder / other).chmod(0o600)
+        return credentials.load(folder)
+
+    return in_a_folder(decode)
+
+
+def _configured(path: Path) -> object:
+    """What is read can be used: the ports are opened with it, and the sinks go where it says."""
+    found = config.load(path)
+    return [ports.door(found), *map(post._where, found.webhook)]
+
+
+def _broker(body: bytes, folder: Path) -> object:
+    """What is to be trusted at the broker, who we are there, and the password."""
+    path = folder / "broker"
+    path.write_bytes(body)
+    path.chmod(0o600)
+    name = str(path)
+    settings = config.Mqtt(host="h", ca_file=name, certificate_file=name, key_file=name, password_file=name)
+    return bus._credentials(settings)
+
+
+DECODERS: dict[str, Decoder] = {
+    "provisioner: join token": Decoder(texts(tokens.decode), [TOKEN], (BedplateError,)),
+    "provisioner: configuration": Decoder(
+        a_file(_configured, "p.toml"),
+        [
+            b'listen = "127.0.0.1:7443"\nkeepalive_s = 10\n[mqtt]\nhost = "b"\nport = 8883\n',
+            b'[[webhook]]\nname = "a"\nurl = "https://h:8443/x"\nsecret_file = "/s"\ntimeout_s = 1\n',
+        ],
+        (BedplateError,),
+        tables(SETTINGS, ("", "[mqtt]", "[[webhook]]")),
+    ),
+    "provisioner: CSR": Decoder(plain(pki.csr_key), [CSR, csr_of()], (BedplateError,)),
+    "provisioner: ca.pem": Decoder(_ca("ca.pem"), [CA.roots_pem, CA.roots_pem * 2], (BedplateError,)),
+    "provisioner: ca.key": Decoder(_ca("ca.key"), [pki.key_pem(CA.key)], (BedplateError,)),
+    "provisioner: certificate that a caller shows": Decoder(plain(shown.shown), [ISSUED.certificate_pem]),
+    "provisioner: name in a certificate": Decoder(
+        texts(lambda text: (pki.identity(text), access.caller_of([text]))),
+        [b"bedplate:machine:m-aaaaaaaa:1", b"bedplate:person:ada:admin"],
+    ),
+    "provisioner: name of the server": Decoder(
+        texts(pki.general_name), [b"::1", b"*.example.org", b"10.0.0.1"], (BedplateError,)
+    ),
+    "provisioner: filter": Decoder(texts(filters.parse), [b'phase=silent gpus>=8 hostname~"rack 7"'], (BedplateError,)),
+    "provisioner: order": Decoder(texts(filters.parse_order), [b"hostname desc", b"gpus"], (BedplateError,)),
+    "provisioner: page token": Decoder(
+        texts(lambda text: paging.key_of(("machines", ""), text, list[str])), PAGES, (BedplateError,)
+    ),
+    "provisioner: when a webhook may be asked again": Decoder(
+        texts(post._retry_after_s), [b"120", b"Fri, 15 Jan 2027 08:00:00 GMT"]
+    ),
+    "provisioner: secrets of a webhook": Decoder(
+        a_file(lambda path: webhook.secrets_of(str(path)), "secret"),
+        [SECRET, SECRET + b"\n" + SECRET],
+        (BedplateError,),
+    ),
+    "provisioner: files for the broker": Decoder(in_a_folder(_broker), [b"".join(PERSON)], (BedplateError,)),
+    "provisioner: anchor": Decoder(texts(chain.anchor), [b"42:" + b"9f" * 32], (BedplateError,)),
+    "provisioner: evidence": Decoder(
+        plain(admission.kinds), [EVIDENCE.SerializeToString()], (DecodeError,), serialized(Evidence, EVIDENCE)
+    ),
+}
