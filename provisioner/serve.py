@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -47,6 +48,7 @@ GRACE_S = 1.0  # for calls under way; the uplink, the writer and this are less t
 WRITE_S = 1.5
 FIRST_PRUNE_S = 300.0
 PRUNE_EVERY_S = 3600.0
+PRUNE_PAUSE_S = 0.1  # after each slice: the writer has most of the time
 LOG = logging.getLogger("provisioner")
 Say = Callable[[str], Awaitable[None]]
 
@@ -228,13 +230,22 @@ async def prune(
     """Runs for ever. Not at once: after a start all machines come back, and writes would wait for it."""
     await asyncio.sleep(first_s)
     while True:
+        lost = Counter[str]()
         try:
-            pruned = await asyncio.to_thread(store.prune, clock(), policy)
-            for name, count in pruned.lost.items():
-                LOG.error("%d events were dropped before %s had them: they are older than it may be away", count, name)
+            await _prune_once(store, clock(), policy, lost)
         except BedplateError as error:
-            LOG.error("%s; nothing old was dropped, and it is tried again in %d min", error, every_s // 60)
+            LOG.error("%s; what is old is kept for now, and it is tried again in %d min", error, every_s // 60)
+        for name, count in lost.items():
+            LOG.error("%d events were dropped before %s had them: they are older than it may be away", count, name)
         await asyncio.sleep(every_s)
+
+
+async def _prune_once(store: Store, now: float, policy: Policy, lost: Counter[str]) -> None:
+    """In slices, and what machines report is written in between."""
+    slices = await asyncio.to_thread(store.pruning, now, policy)
+    while pruned := await asyncio.to_thread(next, slices, None):
+        lost.update(pruned.lost)
+        await asyncio.sleep(PRUNE_PAUSE_S)
 
 
 async def _finish(fleet: Fleet, end_writer: Callable[[], Awaitable[None]]) -> None:

@@ -11,6 +11,7 @@ from provisioner.config import Config
 from provisioner.errors import BedplateError
 from provisioner.serve import Tasks, prune, serving
 from provisioner.store import Policy, Store
+from provisioner.world import Answered
 from tests.running import free_ports
 
 
@@ -49,7 +50,8 @@ def test_a_task_that_ends_by_itself_is_broken_too() -> None:
 def test_a_store_that_cannot_be_pruned_now_is_pruned_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         store = Store.open(tmp_path / "bedplate.db")
-        store.begin_epoch()  # and the world is of the epoch before: it is fenced
+        store.begin_epoch()
+        store.write([Answered("alice", "r-1", "Forget", b"s" * 32, b"", 1.0)])
         other = Store.open(tmp_path / "bedplate.db")
         other.begin_epoch()
         task = asyncio.create_task(prune(store, time.time, Policy(), first_s=0.0, every_s=0.01))

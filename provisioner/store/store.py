@@ -20,7 +20,7 @@ from provisioner.chain import Entry, Link
 from provisioner.store import auditing, delivering, reading
 from provisioner.store.errors import FAULTS, StoreError, UnknownInventoryError, told
 from provisioner.store.opening import engines, path_of
-from provisioner.store.pruning import prune
+from provisioner.store.pruning import SLICE, Slice, plan, total
 from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, Sink, VitalsRow
 from provisioner.store.schema import counters
 from provisioner.store.writing import gather, put_down
@@ -111,9 +111,16 @@ class Store:
 
     def prune(self, now: float, policy: Policy) -> Pruned:
         """Drops what the policy does not keep."""
+        return total(self.pruning(now, policy))
+
+    def pruning(self, now: float, policy: Policy, most: int = SLICE) -> Iterator[Pruned]:
+        """As `prune`, a slice of so many rows each time that the next is asked for: others write in between."""
+        return map(self._drop, self._read(plan, now, policy, most))
+
+    def _drop(self, part: Slice) -> Pruned:
         with self._transaction() as turn:
             self._fence(turn.connection, turn.world, turn.world.revision)
-            return prune(turn.connection, now, policy)
+            return part(turn.connection)
 
     def keep_sinks(self, wanted: Mapping[str, bool]) -> tuple[list[str], list[str]]:
         """These are the sinks from now on; True: one that is new begins at the oldest event, and not at the next.

@@ -26,6 +26,7 @@ from provisioner.world import (
 from tests.power.recording import mark
 
 Step = Callable[[Store], object]
+PRUNED = 6  # slices, each of what is left then
 LONG = 40  # batches: enough that SQLite moves its log into the database more than once while it is written
 
 
@@ -40,7 +41,8 @@ def steps(length: str) -> Iterator[Step | None]:
         if number % 20 == 2:
             yield None
             yield lambda store: store.begin_epoch()
-    yield lambda store: store.prune(1e6, Policy(inventories=1, event_s=1e6 - 2.5))
+    for _ in range(PRUNED):
+        yield lambda store: next(store.pruning(1e6, Policy(inventories=1, event_s=1e6 - 2.5), most=2), None)
 
 
 def _writes(number: int, body_bytes: int) -> Step:
