@@ -83,12 +83,14 @@ class Session:
     _window_from: int = 0
     _sent_at: float = 0.0
     _whole: bool = True
+    _news: bool = False  # something came since we last looked for what the provisioner lacks
 
     # -- what the agent tells us -----------------------------------------------------------------------------------
 
     def observe(self, snapshot: Snapshot, inventory: bytes, digest: bytes, now: float) -> list[SessionRequest]:
         """A new snapshot; `inventory` are the bytes that `digest` was taken of."""
         self._snapshot, self._inventory, self._digest, self._observed = snapshot, inventory, digest, True
+        self._news = True
         return self.tick(now)
 
     def tick(self, now: float) -> list[SessionRequest]:
@@ -96,7 +98,9 @@ class Session:
         if self.state is not State.OPEN or self.sequence - max(self.acknowledged, self._window_from) >= WINDOW:
             return []
         overdue = now >= self._sent_at + self._interval_s
-        delta = self._delta(overdue)
+        if not (self._news or overdue):
+            return []
+        delta, self._news = self._delta(overdue), False
         if delta is None:
             return []
         self._sent_at = now
@@ -188,7 +192,7 @@ class Session:
         self._interval_s = welcome.vitals_interval_s or INTERVAL_S
         self.state, self.because, self.changed_at = State.OPEN, "connected", now
         self.acknowledged, self._window_from = welcome.stored_sequence, self.sequence
-        self._whole = welcome.stored_sequence == 0
+        self._whole, self._news = welcome.stored_sequence == 0, True
         self._lose_after(welcome.stored_sequence)
         return self.tick(now)
 
@@ -229,13 +233,10 @@ class Session:
     def _delta(self, overdue: bool) -> Delta | None:  # noqa: FBT001 - one caller, which names it
         """What the provisioner lacks, or None. Overdue: whatever differs at all, and a sign of life if nothing does."""
         vitals = self._snapshot.vitals
-        delta = Delta(whole=self._whole, observed_at=self._snapshot.taken_at)
-        if self._whole:
-            delta.vitals.CopyFrom(vitals)
-        else:
-            changed, gone = (differs if overdue else moved)(self._vitals_there, vitals)
-            delta.vitals.CopyFrom(changed)
-            delta.gone.extend(sorted({*gone, *(self._lost - {"problems", "host"} - entries(vitals).keys())}))
+        changed, gone = (vitals, []) if self._whole else (differs if overdue else moved)(self._vitals_there, vitals)
+        if self._lost and not self._whole:
+            gone = sorted({*gone, *(self._lost - {"problems", "host"} - entries(vitals).keys())})
+        delta = Delta(whole=self._whole, observed_at=self._snapshot.taken_at, vitals=changed, gone=gone)
         problems = Problems(problems=self._snapshot.problems)
         if self._whole or problems != self._problems_there or "problems" in self._lost:
             delta.problems.CopyFrom(problems)

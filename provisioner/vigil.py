@@ -7,17 +7,16 @@ Rule 4: a look is at what is durable. Where a stream was opened while its machin
         look finds a machine that is there and noted as silent, and writes that it is back.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from bedplate.v1.fleet_pb2 import Phase
 from provisioner.decision import Cost, Decision, Settled, Todo
-from provisioner.phase import SILENT, phase, word_of
+from provisioner.phase import ACCEPTED, FORGOTTEN, PENDING, PRESENT, SILENT, phase, word_of
 from provisioner.world import Change, Facts, InventoryKept, Met, Noted, SilenceNoted, World
 
 AT_ONCE = 500  # machines noted in one step: the rest in the next tick
+WORDS = {ACCEPTED: "accepted", PENDING: "pending", PRESENT: "present", SILENT: "silent"}  # as they are told, in order
 
 
 class Ledger(Protocol):
@@ -58,16 +57,17 @@ class NoteReturn:
 
 def plan(world: World, now: float, silent_after_s: float) -> Decision[NoteSilence | NoteReturn]:
     """What time has brought about and nobody wrote down yet."""
-    phases, unnoted, returned = Counter[Phase.ValueType](), list[Facts](), list[Facts]()
-    for facts in world.known:
+    phases, unnoted, returned = dict.fromkeys(WORDS, 0), list[Facts](), list[Facts]()
+    for facts in world.machines.values():
         word = word_of(facts, world, now, silent_after_s)
+        if word == FORGOTTEN:
+            continue
         phases[word] += 1
         if word == SILENT and not facts.silent_noted:
             unnoted.append(facts)
         elif facts.silent_noted and world.connected(facts):
             returned.append(facts)
-    named = sorted((Phase.Name(word).removeprefix("PHASE_").lower(), count) for word, count in phases.items())
-    sentence = ", ".join(f"{count} {word}" for word, count in named) or "no machines yet"
+    sentence = ", ".join(f"{count} {WORDS[word]}" for word, count in phases.items() if count) or "no machines yet"
     if returned:
         because = "back while its silence was being written, from"
         back = [(one.id, one.hostname, f"{because} {one.peer}") for one in returned[:AT_ONCE]]

@@ -64,7 +64,7 @@ class Manners:
             return
         there, now = session._vitals_there, box.vitals
         for section in ("links", "gpus", "filesystems"):
-            same = getattr(there, section).keys() == getattr(now, section).keys()
+            same = set(getattr(there, section)) == set(getattr(now, section))
             hold(same, machine, "has seen that", section, "came or went, and has not said so")
         far = [key for key, gpu in now.gpus.items() if abs(gpu.celsius - there.gpus[key].celsius) > BAND_CELSIUS]
         hold(not far, machine, "has seen that", far, "got warmer or colder, and has not said so")

@@ -4,7 +4,7 @@ Rule: from the changes that are durable and the time alone. No function of the p
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from provisioner.world import (
     Parted,
     Revoked,
     SilenceNoted,
+    TokenFacts,
     TokenMade,
     TokenRevoked,
     TokenUsed,
@@ -30,6 +31,13 @@ from tests.simulation.broken import hold
 
 APPEARED, CLEARED, FLAPPING = (f"machine.problem.{word}" for word in ("appeared", "cleared", "flapping"))
 WINDOW_S, MOST = 600.0, 3
+NONE, PENDING, ACCEPTED, PRESENT, SILENT = (  # looked up once: protobuf's names are slow to get
+    Phase.PHASE_UNSPECIFIED,
+    Phase.PHASE_PENDING,
+    Phase.PHASE_ACCEPTED,
+    Phase.PHASE_PRESENT,
+    Phase.PHASE_SILENT,
+)
 
 
 @dataclass(slots=True)
@@ -106,15 +114,20 @@ class Oracle:
         """The phase that it has to be in."""
         seen = self.machines[name]
         if seen.forgotten:
-            return Phase.PHASE_UNSPECIFIED
+            return NONE
         if not seen.accepted:
-            return Phase.PHASE_PENDING
+            return PENDING
         if seen.stream and seen.epoch == world.epoch:
-            return Phase.PHASE_PRESENT
+            return PRESENT
         if seen.heard is None:
-            return Phase.PHASE_ACCEPTED
+            return ACCEPTED
         since = seen.heard if seen.silent or seen.heard > world.started_at else world.started_at
-        return Phase.PHASE_PRESENT if now - since < silent_after_s else Phase.PHASE_SILENT
+        return PRESENT if now - since < silent_after_s else SILENT
+
+    def same_tokens(self, tokens: Mapping[str, TokenFacts]) -> bool:
+        """Whether these are the tokens that were made, and who came in by each."""
+        known = {name: (token.revoked, token.keys) for name, token in self.tokens.items()}
+        return known == {name: (facts.revoked_at is not None, facts.used_by) for name, facts in tokens.items()}
 
     def told_wrongly(self, name: str, problems: Sequence[str]) -> str:
         """A problem on which the last word is not how it stands; empty where there is none."""

@@ -82,7 +82,7 @@ class Site:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _begin_batch(self) -> None:
-        self._writing, self._late, lives = [], [], Lives(self.world)
+        lives = Lives(self.world)
         for wish in self._wishes:
             if wish.of and not lives.goes_on(wish.of):
                 self._late.append(wish)

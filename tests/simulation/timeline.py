@@ -1,7 +1,7 @@
 """Virtual time: what is to happen, in its order, and a log of what did."""
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
 from random import Random
 
 START = 1_800_000_000.0
@@ -19,13 +19,22 @@ class Timeline:
 
     def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
         self._count += 1
-        heapq.heappush(self._ahead, (self.now + seconds, self._count, action, arguments))
+        heappush(self._ahead, (self.now + seconds, self._count, action, arguments))
+
+    def at(self, moment: float, action: Callable[..., None], *arguments: object) -> None:
+        """Not in the past."""
+        self._count += 1
+        heappush(self._ahead, (moment, self._count, action, arguments))
 
     def run_until(self, moment: float) -> None:
-        while self._ahead and self._ahead[0][0] <= moment:
-            self.now, _, action, arguments = heapq.heappop(self._ahead)
-            self.happened += 1
-            action(*arguments)
+        ahead, count = self._ahead, 0
+        try:
+            while ahead and ahead[0][0] <= moment:
+                self.now, _, action, arguments = heappop(ahead)
+                count += 1
+                action(*arguments)
+        finally:
+            self.happened += count
         self.now = moment
 
     def say(self, *words: object) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from tests.simulation.timeline import Timeline
 
 TWICE = 0.02
+REPEATED = frozenset({"delta", "inventory", "ack", "want_inventory"})
 
 
 @dataclass(slots=True)
@@ -57,13 +58,13 @@ class Wire:
         timeline = self._timeline
         at = max(self._arrives[way], timeline.now + self._latency_s * timeline.between(0.5, 2.0))
         self._arrives[way] = at
-        timeline.after(at - timeline.now, action, *arguments)
+        timeline.at(at, action, *arguments)
 
     def _deliver(self, way: str, message: Any) -> None:
         if self.broken or self._over[way] or way not in self._ends:
             return
         self._ends[way].heard(message)
-        again = message.WhichOneof("message") in ("delta", "inventory", "ack", "want_inventory")
+        again = message.WhichOneof("message") in REPEATED
         if again and self._timeline.chance(TWICE) and not (self.broken or self._over[way]):
             self._ends[way].heard(message)
 
