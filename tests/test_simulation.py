@@ -1,7 +1,11 @@
 """A few hundred fleets in virtual time, each with its own faults; and that the invariants bite."""
 
+import math
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from tests.simulation.broken import BrokenError
 from tests.simulation.conversation import Conversation
 from tests.simulation.disk import Disk
 from tests.simulation.fleet import Fleet
+from tests.simulation.many import Span, outcomes
 from tests.simulation.run import run
 from tests.simulation.timeline import START
 
@@ -44,6 +49,33 @@ def test_a_seed_replays_with_one_command_and_the_same_log_in_another_process():
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.splitlines()[:-1] == run(7, lines=True).lines
     assert done.stdout.splitlines()[-1].startswith("seed 7: all held")
+
+
+def test_seeds_that_several_processes_share_out_are_those_of_one():
+    alone = list(outcomes(Span(2000, 5, math.inf), 1))
+    assert [one.seed for one in alone] == [2000, 2001, 2002, 2003, 2004]
+    command = [sys.executable, "-m", "tests.simulation", "--from", "2000", "--count", "5", "--jobs", "2"]
+    shared = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
+    assert shared.stdout.startswith("5 seeds from 2000 on in ")
+    assert f", {sum(one.happened for one in alone)} events, " in shared.stdout
+    assert "by 2 processes" in shared.stdout
+
+
+def test_ctrl_c_ends_all_processes_and_says_how_far_they_came():
+    command = [sys.executable, "-m", "tests.simulation", "--count", "100000", "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while len(_children(process.pid)) < 2:
+            assert process.poll() is None
+        workers = _children(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        told, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert told.endswith("; 0 failed; ended by Ctrl-C\n")
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+
+
+def _children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_every_fault_happens_and_is_undone():
@@ -118,7 +150,8 @@ def test_a_store_that_loses_what_was_acknowledged_is_found():
 
 def test_a_world_that_is_not_the_fold_of_its_changes_is_found():
     fleet, facts, _ = _settled()
-    fleet.platter.changes.append((fleet.platter.world.revision + 1, Forgotten(facts.id, 1.0)))
+    world = fleet.platter.world
+    fleet.platter.world = world.after([(world.revision + 1, Forgotten(facts.id, 1.0))])
     with pytest.raises(BrokenError, match="not the fold of what is durable"):
         fleet.begin()
 

@@ -19,7 +19,6 @@ class Platter:
     """Shared by all lives of the provisioner."""
 
     world: World = field(default_factory=lambda: World(epoch=0, started_at=0.0))
-    changes: list[tuple[int, Change]] = field(default_factory=list)
     rows: dict[str, VitalsRow] = field(default_factory=dict)
     seen: dict[str, dict[bytes, None]] = field(default_factory=dict)
     bodies: dict[bytes, bytes] = field(default_factory=dict)
@@ -56,7 +55,6 @@ class Disk:
         numbered = list(enumerate(changes, first))
         after = self.world.after(numbered)
         self._put_down(changes)
-        self.platter.changes += numbered
         self.world = self.platter.world = after
         return [number for number, _ in numbered]
 
