@@ -152,7 +152,13 @@ def _version(_arguments: argparse.Namespace) -> int:
 def _json(message: Message) -> str:
     from google.protobuf.json_format import MessageToJson
 
-    return MessageToJson(message, preserving_proto_field_name=True, sort_keys=True) + "\n"
+    content = MessageToJson(
+        message,
+        preserving_proto_field_name=True,
+        sort_keys=True,
+        always_print_fields_with_no_presence=True,  # zero is not absent: NUMA node 0 has a number
+    )
+    return content + "\n"
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version as installed
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    import alembic  # noqa: F401 - only to find out whether they are there
-    import click
-    import sqlalchemy  # noqa: F401
-except ImportError as missing:
-    sys.exit(f"provisioner: cannot start: {missing.name} is not installed; pip install 'bedplate[provisioner]'")
+if missing := [name for name in ("alembic", "click", "sqlalchemy") if find_spec(name) is None]:
+    sys.exit(f"provisioner: cannot start: {missing[0]} is not installed; pip install 'bedplate[provisioner]'")
+
+import click
 
 from provisioner import logs
 from provisioner.config import Config, load

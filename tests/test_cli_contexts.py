@@ -110,6 +110,15 @@ def test_a_status_becomes_a_line_and_an_exit_code():
         assert error.exit_code == number
 
 
+def test_who_is_refused_whatever_its_role_is_not_told_to_ask_for_one():
+    revoked = Status("PERMISSION_DENIED", "it was revoked: another is made on the host", reason="CREDENTIAL_REVOKED")
+    assert str(refused("list machines", revoked)) == (
+        "cannot list machines: it was revoked: another is made on the host"
+    )
+    low = Status("PERMISSION_DENIED", "bob may not; it takes the role admin", reason="ROLE_TOO_LOW")
+    assert str(refused("make it", low)) == "cannot make it: bob may not; it takes the role admin"
+
+
 def test_what_the_server_says_to_do_goes_before_what_this_program_would_say():
     assert str(refused("do it", Status("NOT_FOUND", "cannot find x: gone; look elsewhere"))) == (
         "cannot find x: gone; look elsewhere"

@@ -146,6 +146,21 @@ def test_a_simulation_gets_its_token_without_being_told(place):
     assert json.loads(place.bedplate("topology", name, "-o", "json").stdout)["topology"]["parts"]
 
 
+def test_no_token_is_made_for_a_simulation_that_cannot_be(place):
+    before = place.bedplate("token", "list", "-o", "json").stdout
+    for words, code, says in [
+        (["--machines", "0"], 2, "argument --machines: must be 1 to 10000"),
+        (["--machines", "8", "--chaos"], 2, "unrecognized arguments: --chaos"),
+        (["--machines", "8", "--help"], 0, ""),
+        (["--plan", "0"], 0, ""),
+        (["--join-token", "garbled", "--state", str(place.folder / "none")], 1, "it does not begin with"),
+    ]:
+        done = place.bedplate("simulate", *words, check=False)
+        assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+        assert done.stdout.count("usage:") == ("--help" in words)
+    assert place.bedplate("token", "list", "-o", "json").stdout == before
+
+
 def test_a_machine_is_revoked_and_gets_a_token_of_its_own(place):
     revoked = place.bedplate("machine", "revoke", "gpu-02", "--yes")
     assert "its certificate will be worth nothing; the machine stays known" in revoked.stderr
@@ -181,7 +196,8 @@ def test_a_credential_is_listed_taken_back_and_worth_nothing_then(place):
     assert said.stderr.splitlines()[0] == (
         "revoking all certificates of eve (1 good one known here): calls are refused and open streams end, at once"
     )
-    assert "was revoked: another is made on the provisioner's host" in _line(place, 5, "--context", "eve", "status")
+    refused = _line(place, 5, "--context", "eve", "status")
+    assert refused.endswith("was revoked: another is made on the provisioner's host, with `provisioner credential`")
     assert "credential.revoked" in place.bedplate("events").stdout
     (entry,) = json.loads(place.bedplate("audit", "--who", "admin", "-n", "1", "-o", "json").stdout)
     assert (entry["who"], entry["role"], entry["method"]) == ("admin", "admin", "RevokeCredential")

@@ -24,9 +24,11 @@ from nodeagent.__main__ import main
 from nodeagent.host import replayed
 from nodeagent.observe import scan
 from nodeagent.page import WIDTH, page
+from provisioner.cli.frame import data
 
 MACHINES = Path(__file__).parent / "machines"
 H100 = str(MACHINES / "h100")
+VM = str(MACHINES / "vm")
 
 
 def said(capsys, *words):
@@ -40,6 +42,14 @@ def test_a_snapshot_as_json_is_the_snapshot(capsys):
     assert (status, err) == (0, "")
     assert Parse(out, Snapshot()) == scan(replayed(Path(H100)))
     assert "pci_devices" in json.loads(out)["inventory"]
+
+
+def test_a_snapshot_as_json_is_what_bedplate_prints_of_it_zeros_and_all(capsys):
+    _, out, _ = said(capsys, "snapshot", "--root", VM, "-o", "json")
+    assert json.loads(out) == data(scan(replayed(Path(VM))))
+    assert json.loads(out)["inventory"]["numa_nodes"][0]["number"] == 0
+    assert json.loads(out)["inventory"]["gpus"] == []
+    assert "numa_node" not in json.loads(out)["inventory"]["links"][0], "what was not measured is absent"
 
 
 def test_a_snapshot_as_text_is_a_page_of_80_columns(capsys):

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.running import BIN, Site, site, toml
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -140,6 +142,15 @@ def test_nothing_is_left_running(place: Site) -> None:
         pid = program.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_without_its_packages_it_says_which_to_install() -> None:
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import provisioner.__main__"
+    done = subprocess.run([sys.executable, "-ISc", start], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "provisioner: cannot start: alembic is not installed; pip install 'bedplate[provisioner]'\n",
+    )
 
 
 @pytest.mark.parametrize("command", [(), ("ca", "rotate"), ("audit", "verify")])

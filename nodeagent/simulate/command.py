@@ -27,6 +27,9 @@ from nodeagent.simulate.options import Options, options, shared
 
 def main(argv: Sequence[str]) -> int:
     given = options(argv)
+    if given.asked:
+        say("yes" if given.wants_token else "no")
+        return 0
     if given.plan_hours is not None:
         return _plan(given, given.plan_hours * HOUR_S)
     _raise_limit()

@@ -44,6 +44,11 @@ class Options:
     plan_hours: float | None
     quiet: bool
     events: Path | None
+    asked: bool  # only whether a join token is wanted
+
+    @property
+    def wants_token(self) -> bool:
+        return self.plan_hours is None and not (self.join_token or self.join_token_file)
 
     @property
     def numbers(self) -> range:
@@ -80,6 +85,7 @@ def options(argv: Sequence[str]) -> Options:
         plan_hours=given.plan,
         quiet=given.quiet,
         events=given.events,
+        asked=given.wants_token,
     )
 
 
@@ -108,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how many carry them (default: one for 500)",
     )
     parser.add_argument("--share", type=_share, help=argparse.SUPPRESS)
+    parser.add_argument("--wants-token", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 

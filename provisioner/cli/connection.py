@@ -127,6 +127,7 @@ def status(error: grpc.RpcError) -> Status:
 
     violations: list[str] = []
     cures: list[str] = []
+    why = details.ErrorInfo()
     for packed in _details(error):
         bad, cure, local = details.BadRequest(), details.Help(), details.LocalizedMessage()
         if _holds(packed, bad):
@@ -135,7 +136,9 @@ def status(error: grpc.RpcError) -> Status:
             cures += [link.description or link.url for link in cure.links]
         elif _holds(packed, local):
             cures.append(local.message)
-    return Status(error.code().name, error.details() or "", tuple(violations), tuple(cures))
+        else:
+            _holds(packed, why)
+    return Status(error.code().name, error.details() or "", tuple(violations), tuple(cures), why.reason)
 
 
 def _holds(packed: Any, message: Message) -> bool:

@@ -36,6 +36,7 @@ ADVICE: Mapping[str, str] = {
     "INTERNAL": "the provisioner's log says more",
     "UNKNOWN": "the provisioner's log says more",
 }
+A_ROLE_HELPS = ("", "ROLE_TOO_LOW")  # and not where a certificate is worth nothing whatever its role
 
 
 class RefusedError(BedplateError):
@@ -54,6 +55,7 @@ class Status:
     message: str
     violations: tuple[str, ...] = ()
     help: tuple[str, ...] = ()
+    reason: str = ""  # in capitals, for programs
 
 
 def refused(doing: str, status: Status) -> RefusedError:
@@ -63,11 +65,15 @@ def refused(doing: str, status: Status) -> RefusedError:
     more = [violation for violation in status.violations if violation not in message]
     cause = "; ".join([message, *more])
     # A server that says what to do has said it after a semicolon or in its details: its word goes before ours.
-    cure = "; ".join(status.help) or ("" if ";" in cause else _advice(doing, status.code))
+    cure = "; ".join(status.help) or ("" if ";" in cause else _advice(doing, status))
     if cause.startswith("cannot "):
         return RefusedError("; ".join(filter(None, (cause, cure))), EXIT_CODES.get(status.code, NO))
     return RefusedError(f"cannot {doing}: " + "; ".join(filter(None, (cause, cure))), EXIT_CODES.get(status.code, NO))
 
 
-def _advice(doing: str, code: str) -> str:
-    return "see `bedplate token list`" if code == "NOT_FOUND" and " token " in doing else ADVICE.get(code, "")
+def _advice(doing: str, status: Status) -> str:
+    if status.code == "NOT_FOUND" and " token " in doing:
+        return "see `bedplate token list`"
+    if status.code == "PERMISSION_DENIED" and status.reason not in A_ROLE_HELPS:
+        return ""
+    return ADVICE.get(status.code, "")

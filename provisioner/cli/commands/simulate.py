@@ -1,11 +1,15 @@
 """`bedplate simulate …`: makes a join token and becomes `nodeagent simulate`, to which all arguments go.
 
+Rule: no token is made for arguments that are wrong: the other program is asked first whether it wants one.
+
 The two programs meet only in the protocol: this one hands over a token and nothing else. The token is in memory, behind
 a file descriptor, so that it stands in no list of processes and is gone when the simulation is.
 """
 
 import os
+import subprocess
 import sys
+from collections.abc import Sequence
 
 import click
 from google.protobuf.duration_pb2 import Duration
@@ -17,7 +21,6 @@ from provisioner.cli.refusals import RefusedError
 
 DOING = "create token for the simulation"
 TTL_S = 86400
-TOKENLESS = ("--join-token", "--plan")  # how the names of options begin with which no token is to be made
 
 
 @click.command(
@@ -41,12 +44,20 @@ def command(context: str, arguments: tuple[str, ...]) -> None:
     mean; a join token for any number of machines is made first, unless --join-token-file names one.
     """
     words = [sys.executable, "-m", "nodeagent", "simulate", *arguments]
-    if not any(argument.startswith(TOKENLESS) for argument in arguments):
-        words += ["--join-token-file", _handed_over(_token(context))]
     try:
+        if _wants_token(words):
+            words += ["--join-token-file", _handed_over(_token(context))]
         os.execv(sys.executable, words)  # noqa: S606 - no shell is the point
     except OSError as error:
         raise RefusedError(f"cannot start the simulation: {sys.executable}: {error.strerror}") from error
+
+
+def _wants_token(words: Sequence[str]) -> bool:
+    """SystemExit where it has said what is wrong."""
+    asked = subprocess.run([*words, "--wants-token"], stdout=subprocess.PIPE, check=False)
+    if asked.returncode:
+        sys.exit(asked.returncode)
+    return asked.stdout == b"yes\n"  # and not help, say
 
 
 def _token(context: str) -> str:
