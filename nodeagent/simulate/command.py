@@ -20,7 +20,7 @@ from nodeagent.meeting import decode
 from nodeagent.observe import scan
 from nodeagent.schedule import HOUR_S, newcomers, timeline
 from nodeagent.simulate.board import Board
-from nodeagent.simulate.crew import Crew, Here, Part, There, led
+from nodeagent.simulate.crew import LAST_S, Crew, Here, Part, There, led
 from nodeagent.simulate.crowd import Crowd
 from nodeagent.simulate.options import Options, options, shared
 
@@ -56,7 +56,7 @@ async def _lead(given: Options, argv: Sequence[str], token: str, events: IO[byte
         parts = [Here(Crowd(given, captured(given.models), token, lambda told: board.heard(0, told)))]
     else:
         parts = [_there(given, argv, number, token, board) for number in range(1, given.processes + 1)]
-    return await Crew(parts, board, say, once=given.once).run()
+    return await Crew(parts, board, say, once=given.once, last_s=LAST_S * given.crowding).run()
 
 
 def _there(given: Options, argv: Sequence[str], number: int, token: str, board: Board) -> There:

@@ -20,7 +20,7 @@ from nodeagent.simulate.crowd import LOOK_S, Crowd, Tell
 from nodeagent.simulate.options import Options
 from nodeagent.simulate.told import Failed, Told
 
-LAST_S = 4.7  # after it is to end: whatever still hangs
+LAST_S = 4.7  # after it is to end: whatever still hangs; longer where there are many
 LINE_BYTES = 1 << 16
 BEGIN, END = b"begin", b"end "
 
@@ -65,6 +65,7 @@ class There:
         self._count = count
         self._process: asyncio.subprocess.Process | None = None
         self._ending = False
+        self._killed = False
 
     async def run(self) -> None:
         pipe = asyncio.subprocess.PIPE
@@ -90,7 +91,9 @@ class There:
         self._order(END + why.encode())
 
     def kill(self) -> None:
-        if self._process and self._process.returncode is None:
+        """Once: to look whether it is gone takes its end away from whoever waits for it."""
+        if self._process and self._process.returncode is None and not self._killed:
+            self._killed = True
             self._process.kill()
 
     def _order(self, *words: bytes) -> None:
@@ -109,8 +112,11 @@ class There:
 
 
 class Crew:
-    def __init__(self, parts: Sequence[Part], board: Board, say: Callable[[str], None], *, once: bool) -> None:
+    def __init__(
+        self, parts: Sequence[Part], board: Board, say: Callable[[str], None], *, once: bool, last_s: float = LAST_S
+    ) -> None:
         self._parts = parts
+        self._last_s = last_s
         self._board = board
         self._say = say
         self._once = once
@@ -152,7 +158,7 @@ class Crew:
 
     def _look(self, now: float) -> None:
         if self._ended_at:
-            if now - self._ended_at >= LAST_S:
+            if now - self._ended_at >= self._last_s:
                 for part in self._parts:
                     part.kill()
             return

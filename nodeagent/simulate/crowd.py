@@ -180,6 +180,6 @@ class Crowd:
     async def _goodbye(self, because: str) -> None:
         streams = [rack.machine for rack in self.racks if rack.machine.connected]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
+            async with asyncio.timeout(STOP_S * self.options.crowding):
                 await asyncio.gather(*(machine.uplink.stop(because) for machine in streams))
         self.tell(Ended(len(streams)))

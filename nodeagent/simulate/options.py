@@ -51,6 +51,11 @@ class Options:
         return self.plan_hours is None and not (self.join_token or self.join_token_file)
 
     @property
+    def crowding(self) -> float:
+        """How many times longer than a few machines so many take to say goodbye: their processes share the host's."""
+        return max(1.0, self.processes / 4)
+
+    @property
     def numbers(self) -> range:
         """Of the machines of this process: every so many-th, so that each has some of every model."""
         share, of = self.share
