@@ -27,6 +27,19 @@ from tests.simulation.timeline import START
 REGRESSIONS = (62, 77, 23, 27, 40, 129, 217, 246)
 
 
+@pytest.fixture(name="fleet_of")
+def fleets():
+    made = []
+
+    def make(seed):
+        made.append(Fleet(seed))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.end()
+
+
 @pytest.mark.parametrize("first", range(1000, 1120, 15))
 def test_whatever_fails_every_invariant_holds_and_the_fleet_is_well_in_the_end(first):
     assert [(seed, why) for seed in range(first, first + 15) if (why := run(seed).broken)] == []
@@ -78,9 +91,9 @@ def _children(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def test_every_fault_happens_and_is_undone():
+def test_every_fault_happens_and_is_undone(fleet_of):
     for fault, _ in faults.TABLE:
-        fleet = Fleet(3)
+        fleet = fleet_of(3)
         fleet.timeline.run_until(START + 60)
         fault(fleet)
         fleet.timeline.run_until(START + 400)
@@ -91,8 +104,9 @@ def test_every_fault_happens_and_is_undone():
 # -- the invariants bite: what would be judged, said on purpose -----------------------------------------------------
 
 
-def _settled():
-    fleet = Fleet(1)
+@pytest.fixture(name="settled")
+def settled_fleet(fleet_of):
+    fleet = fleet_of(1)
     fleet.timeline.run_until(START + 90)
     (facts, *_) = fleet.known()
     return fleet, facts, fleet.site.conversations[facts.id]
@@ -103,21 +117,21 @@ def _committed(fleet, *changes, author=None):
     fleet.timeline.run_until(fleet.timeline.now + 1)
 
 
-def test_an_acknowledgement_of_what_is_not_stored_is_found():
-    fleet, facts, conversation = _settled()
+def test_an_acknowledgement_of_what_is_not_stored_is_found(settled):
+    fleet, facts, conversation = settled
     conversation.session._stored += 3
     with pytest.raises(BrokenError, match=f"{facts.id}/1 is told that"):
         conversation.handle(conversation.session._ack(fleet.timeline.now))
 
 
-def test_an_inventory_that_is_asked_for_twice_is_found():
-    _, facts, conversation = _settled()
+def test_an_inventory_that_is_asked_for_twice_is_found(settled):
+    _, facts, conversation = settled
     with pytest.raises(BrokenError, match="is asked for an inventory that is stored"):
         conversation.handle(conversation.session._want(facts.inventory_digest))
 
 
-def test_vitals_that_were_never_sent_so_are_found():
-    fleet, facts, conversation = _settled()
+def test_vitals_that_were_never_sent_so_are_found(settled):
+    fleet, facts, conversation = settled
     agent = fleet.invariants.owners[facts.key_sha256].session
     row = fleet.platter.rows[facts.id]
     fleet.invariants._sent[agent.run_id][facts.sequence + 1] = (b"", b"")
@@ -126,46 +140,46 @@ def test_vitals_that_were_never_sent_so_are_found():
         _committed(fleet, wrong, author=conversation)
 
 
-def test_an_older_stream_that_still_counts_is_found():
-    fleet, facts, conversation = _settled()
+def test_an_older_stream_that_still_counts_is_found(settled):
+    fleet, facts, conversation = settled
     older = Conversation(fleet.site, conversation.who, conversation.wire)
     met = Met(facts.id, "s", fleet.site.world.epoch, facts.run_id, "1", "b", "p", 0.0, fleet.timeline.now)
     with pytest.raises(BrokenError, match="is changed by stream 0 after stream"):
         _committed(fleet, met, author=older)
 
 
-def test_a_silence_without_its_event_is_found():
-    fleet, facts, _ = _settled()
+def test_a_silence_without_its_event_is_found(settled):
+    fleet, facts, _ = settled
     with pytest.raises(BrokenError, match="events and facts differ"):
         _committed(fleet, SilenceNoted(facts.id, silent=True, at=fleet.timeline.now))
 
 
-def test_a_store_that_loses_what_was_acknowledged_is_found():
-    fleet, facts, _ = _settled()
+def test_a_store_that_loses_what_was_acknowledged_is_found(settled):
+    fleet, facts, _ = settled
     assert fleet.invariants._acknowledged[facts.id, 1][1] > 0
     del fleet.platter.rows[facts.id]
     with pytest.raises(BrokenError, match="lost all that was acknowledged"):
         fleet.begin()
 
 
-def test_a_world_that_is_not_the_fold_of_its_changes_is_found():
-    fleet, facts, _ = _settled()
+def test_a_world_that_is_not_the_fold_of_its_changes_is_found(settled):
+    fleet, facts, _ = settled
     world = fleet.platter.world
     fleet.platter.world = world.after([(world.revision + 1, Forgotten(facts.id, 1.0))])
     with pytest.raises(BrokenError, match="not the fold of what is durable"):
         fleet.begin()
 
 
-def test_an_agent_that_obeys_an_older_epoch_is_found():
-    fleet, facts, _ = _settled()
+def test_an_agent_that_obeys_an_older_epoch_is_found(settled):
+    fleet, facts, _ = settled
     machine = fleet.invariants.owners[facts.key_sha256]
     assert machine.session.state is agent_side.State.OPEN
     with pytest.raises(BrokenError, match="obeys epoch 1 after 2"):
         fleet.invariants.heard(machine, None, 2)
 
 
-def test_the_disk_that_is_made_up_refuses_as_the_store_does():
-    fleet, _, _ = _settled()
+def test_the_disk_that_is_made_up_refuses_as_the_store_does(settled):
+    fleet, _, _ = settled
     older = fleet.site.store
     assert isinstance(older, Disk)
     fleet.begin()
@@ -173,15 +187,15 @@ def test_the_disk_that_is_made_up_refuses_as_the_store_does():
         older.write([Forgotten(fleet.known()[0].id, 1.0)])
 
 
-def test_a_phase_that_is_not_what_it_has_to_be_is_found():
-    fleet, facts, _ = _settled()
+def test_a_phase_that_is_not_what_it_has_to_be_is_found(settled):
+    fleet, facts, _ = settled
     fleet.invariants.oracle.machines[facts.id].stream = ""
     with pytest.raises(BrokenError, match=f"{facts.id} is PHASE_PRESENT and has to be PHASE_SILENT"):
         fleet.invariants.phases(fleet.site.world, fleet.timeline.now + 1000, 45.0)
 
 
-def test_an_agent_that_dials_before_it_was_asked_to_come_back_is_found():
-    fleet, facts, _ = _settled()
+def test_an_agent_that_dials_before_it_was_asked_to_come_back_is_found(settled):
+    fleet, facts, _ = settled
     machine = fleet.invariants.owners[facts.key_sha256]
     dismissal = SessionResponse(dismissal=Dismissal(because="later", retry_after_s=60.0))
     fleet.invariants.manners.hears(machine, dismissal, fleet.timeline.now)
@@ -189,22 +203,22 @@ def test_an_agent_that_dials_before_it_was_asked_to_come_back_is_found():
         fleet.invariants.manners.dials(machine, fleet.timeline.now + 59.0)
 
 
-def test_an_inventory_that_nobody_asked_for_is_found():
-    fleet, facts, _ = _settled()
+def test_an_inventory_that_nobody_asked_for_is_found(settled):
+    fleet, facts, _ = settled
     machine = fleet.invariants.owners[facts.key_sha256]
     with pytest.raises(BrokenError, match="sends an inventory that nobody asked for"):
         machine._send([SessionRequest(inventory=InventoryBody(digest=b"another", inventory=machine.box.body))])
 
 
-def test_a_reboot_without_its_event_is_found():
-    fleet, facts, conversation = _settled()
+def test_a_reboot_without_its_event_is_found(settled):
+    fleet, facts, conversation = settled
     met = Met(facts.id, "s", fleet.site.world.epoch, facts.run_id, "1", "another", "p", 0.0, fleet.timeline.now)
     with pytest.raises(BrokenError, match=f"{facts.id} came back with another boot id"):
         _committed(fleet, met, author=conversation)
 
 
-def test_a_machine_that_comes_in_by_a_token_that_is_over_is_found():
-    fleet, _, _ = _settled()
+def test_a_machine_that_comes_in_by_a_token_that_is_over_is_found(settled):
+    fleet, _, _ = settled
     token_id = fleet.machines[0].token[0]
     asked = Asked("m-x", 1, b"k", b"", "x", "", "", token_id, "", fleet.timeline.now)
     _committed(fleet, TokenRevoked(token_id, fleet.timeline.now))

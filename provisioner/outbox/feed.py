@@ -67,6 +67,16 @@ class Feed:
             while self._ledger.world.events_revision <= newest:
                 await self._ledger.wait_past(self._ledger.world.revision)
 
+    async def deliver(self, send: Callable[[Event], Awaitable[None]], wants: Callable[[Event], bool]) -> None:
+        """One after the other, until `send` breaks: an event that is wanted counts once `send` has returned."""
+        while True:
+            for event in await self.next():
+                if wants(event):
+                    await send(event)
+                    self.confirm(event.revision)
+                else:
+                    self.pass_over(event.revision)
+
     def confirm(self, revision: int) -> None:
         """The sink has had this event, and all before it."""
         self.place = max(self.place, revision)

@@ -7,8 +7,8 @@ Rule: places are written once a second at most, for all sinks in one transaction
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Coroutine, Sequence
+from random import Random
 from typing import Protocol
 
 from provisioner.errors import BedplateError
@@ -32,15 +32,16 @@ class Sink(Protocol):
 class Outbox:
     """Made by `Outbox.opened`, from the event loop."""
 
-    def __init__(self, ledger: Ledger, sinks: Sequence[Sink], places: dict[str, int]) -> None:
+    def __init__(self, ledger: Ledger, sinks: Sequence[Sink], places: dict[str, int], chance: Random) -> None:
         self._ledger = ledger
+        self._chance = chance
         self._sinks = tuple(sinks)
         self._noted = dict(places)
         self._moved = asyncio.Event()
         self._feeds = {sink.name: Feed(ledger, sink.name, places[sink.name], self._moved.set) for sink in sinks}
 
     @classmethod
-    async def opened(cls, ledger: Ledger, sinks: Sequence[Sink]) -> "Outbox":
+    async def opened(cls, ledger: Ledger, sinks: Sequence[Sink], chance: Random | None = None) -> "Outbox":
         """Where each sink was; one that is new in the configuration begins now, and one that is gone is forgotten."""
         new, gone = await ledger.read(ledger.store.keep_sinks, {sink.name: sink.from_oldest for sink in sinks})
         places = {sink.name: sink.revision for sink in await ledger.read(ledger.store.sinks)}
@@ -48,7 +49,7 @@ class Outbox:
             LOG.info("%s is new: it gets the events after revision %d", name, places[name])
         for name in gone:
             LOG.info("%s is not configured any more: what it has not had is not kept for it", name)
-        return cls(ledger, sinks, places)
+        return cls(ledger, sinks, places, chance or Random())  # noqa: S311 - no secret
 
     def works(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         """What has to run for as long as the provisioner does, by name."""
@@ -71,7 +72,7 @@ class Outbox:
                 if repr(error) != feed.trouble:
                     LOG.exception("%s broke", sink.name)
                 feed.failed(repr(error))
-            await asyncio.sleep(pause_s(max(feed.failures, 1), random.random(), asked_s))  # noqa: S311 - no secret
+            await asyncio.sleep(pause_s(max(feed.failures, 1), self._chance.random(), asked_s))
 
     async def keep_noting(self) -> None:
         """Runs for ever: writes down how far the sinks are."""

@@ -14,6 +14,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Sequence
+from functools import partial
 
 from provisioner import cloudevents, post, secret
 from provisioner.config import Webhook
@@ -37,16 +38,10 @@ class WebhookSink:
     async def run(self, feed: Feed) -> None:
         """Until the address says no: BedplateError."""
         async with post.opened(self._settings) as send:
-            while True:
-                for event in await feed.next():
-                    if self._wants(event.kind):
-                        await self._send(send, event)
-                        feed.confirm(event.revision)
-                    else:
-                        feed.pass_over(event.revision)
+            await feed.deliver(partial(self._send, send), self._wants)
 
-    def _wants(self, kind: str) -> bool:
-        return not self._settings.kinds or kind.startswith(self._settings.kinds)
+    def _wants(self, event: Event) -> bool:
+        return not self._settings.kinds or event.kind.startswith(self._settings.kinds)
 
     async def _send(self, send: post.Post, event: Event) -> None:
         secrets = await asyncio.to_thread(secrets_of, self._settings.secret_file)

@@ -1,6 +1,7 @@
 """`python -m tests.simulation SEED --trace`: one seed again, with its log. Without a seed: new ones for a while."""
 
 import argparse
+import logging
 import math
 import os
 import secrets
@@ -58,6 +59,7 @@ def main() -> int:
     processors = len(os.sched_getaffinity(0))
     parser.add_argument("--jobs", type=int, default=processors, help="processes (default: one a processor)")
     asked = parser.parse_args()
+    logging.getLogger("provisioner").setLevel(logging.CRITICAL)  # what it warns of happens here all the time
     if asked.jobs < 1 or (asked.count is not None and asked.count < 1):
         parser.error("--jobs and --count begin at 1")
     if asked.seed is not None:

@@ -1,8 +1,8 @@
 """What an invariant that does not hold is."""
 
 
-class BrokenError(AssertionError):
-    """An invariant does not hold; `str` says which, and for whom."""
+class BrokenError(BaseException):
+    """An invariant does not hold; `str` says which, and for whom. No `except Exception` of the product's catches it."""
 
 
 def hold(truth: bool, *words: object) -> None:  # noqa: FBT001 - as assert

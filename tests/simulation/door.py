@@ -1,17 +1,16 @@
-"""Who comes in, who is let in and who is sent away: stands in for `enrolment` and the operator's calls.
+"""Who comes in: stands in for `enrolment`.
 
 Rule: requests that wait are decided together, each in the world that those before it make, and answered once that is
-durable. Who a newcomer is, `admission` says; what a person may do, `service.writes` says.
+durable. Who a newcomer is, `admission` says.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from provisioner import tokens
-from provisioner.access import Caller, RefusedError, standing
+from provisioner.access import standing
 from provisioner.admission import Newcomer, admit, known
 from provisioner.pki import MachineIdentity
-from provisioner.service import writes
 from provisioner.store import StoreError
 from provisioner.world import Accepted, Asked, Certified, Change, Facts, Noted, TokenMade, TokenUsed, World
 from tests.simulation.site import Site
@@ -19,7 +18,6 @@ from tests.simulation.site import Site
 LIFE_S = 900.0  # of a certificate
 NOT_BEFORE_S = 60.0
 ASK_AGAIN_S = 15.0
-OPERATOR = Caller(name="ann", role="operator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,6 @@ class Door:
         self.site = site
         self._asks: list[Ask] = []
         self._busy = False
-        self._turns: set[str] = set()  # what a person's write is under way for
 
     def enrol(self, ask: Ask) -> None:
         if self.site.alive:
@@ -88,52 +85,9 @@ class Door:
     def token(self, token_id: str, secret: bytes, *, review: bool, uses: int = 0, ttl_s: float = 86400.0) -> None:
         now, minted = self.site.now(), tokens.Minted(token_id, secret)
         made = TokenMade(token_id, minted.secret_sha256, now, now + ttl_s, uses, review, "ann")
-        self.site.submit([made], "operator")
-
-    def accept(self, machine_id: str) -> None:
-        """One at a time: it looks at the others."""
-        if "accept" in self._turns:
-            self.site.timeline.after(0.05, self.accept, machine_id)
-            return
-        self._write(machine_id, lambda facts: writes.accept(self.site, OPERATOR, facts, writes.clash)[1], "accepts")
-
-    def forget(self, machine_id: str) -> None:
-        self._write(machine_id, lambda facts: writes.forget(self.site, OPERATOR, facts)[1], "forgets")
-
-    def revoke(self, machine_id: str) -> None:
-        self._write(machine_id, lambda facts: writes.revoke(self.site, OPERATOR, facts)[1], "revokes")
-
-    def replace(self, newcomer_id: str, machine_id: str) -> None:
-        """The newcomer is that machine: one at a time, as accepting is."""
-        newcomer = self.site.world.machines.get(newcomer_id)
-        if newcomer is not None and newcomer.forgotten_at is None:
-            self._write(
-                machine_id,
-                lambda facts: writes.replace_machine(self.site, OPERATOR, newcomer, facts, writes.clash)[1],
-                "replaces",
-            )
+        self.site.submit([made], "door")
 
     # -- inside ----------------------------------------------------------------------------------------------------
-
-    def _write(self, machine_id: str, effect: Callable[[Facts], Sequence[Change]], verb: str) -> None:
-        facts = self.site.world.machines.get(machine_id)
-        turns = {machine_id, "accept"} if verb in {"accepts", "replaces"} else {machine_id}
-        if facts is None or facts.forgotten_at is not None or not turns.isdisjoint(self._turns) or not self.site.alive:
-            return
-        try:
-            changes = effect(facts)
-        except RefusedError as refused:
-            self.site.timeline.say("operator", refused.line)
-            return
-        self._turns |= turns
-        self.site.timeline.say("operator", verb, machine_id)
-
-        def done(error: StoreError | None) -> None:
-            self._turns.difference_update(turns)
-            if error is None and verb != "accepts":
-                self.site.forgot(machine_id)
-
-        self.site.submit(changes, "operator", done)
 
     def _round(self) -> None:
         if self._busy or not self._asks:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from bedplate.v1 import fleet_pb2 as pb
 from provisioner.world import Facts
 from tests.simulation.fleet import Fleet
 from tests.simulation.machine import Machine
@@ -127,8 +128,8 @@ def disk_slow(fleet: Fleet) -> None:
 
 
 def forget(fleet: Fleet) -> None:
-    if fleet.door and (known := fleet.known()):
-        fleet.door.forget(fleet.timeline.random.choice(known).id)
+    if known := fleet.known():
+        fleet.ask(pb.ForgetMachineRequest(machine=fleet.timeline.random.choice(known).id))
 
 
 def revoke(fleet: Fleet) -> None:
@@ -144,8 +145,7 @@ def revoke(fleet: Fleet) -> None:
 
 
 def _revoke(fleet: Fleet, machine_id: str) -> None:
-    if fleet.door:
-        fleet.door.revoke(machine_id)
+    fleet.ask(pb.RevokeMachineRequest(machine=machine_id))
 
 
 def rekey(fleet: Fleet, which: Facts | None = None) -> None:
@@ -161,23 +161,47 @@ def replace(fleet: Fleet) -> None:
     """A person says that one that waits is one that is known: rightly or not."""
     waiting = [facts for facts in fleet.known() if facts.accepted_at is None]
     enrolled = [facts for facts in fleet.known() if facts.accepted_at is not None]
-    if fleet.door and waiting and enrolled:
+    if waiting and enrolled:
         newcomer = fleet.timeline.random.choice(waiting)
         named = [facts for facts in enrolled if facts.id in newcomer.waits_because]
-        fleet.door.replace(newcomer.id, fleet.timeline.random.choice(named or enrolled).id)
+        replaced = fleet.timeline.random.choice(named or enrolled).id
+        fleet.ask(pb.AcceptMachineRequest(machine=newcomer.id, replaces=replaced))
 
 
 def accept(fleet: Fleet) -> None:
     """All that wait, at once."""
     for facts in fleet.known():
-        if fleet.door and facts.accepted_at is None:
-            fleet.door.accept(facts.id)
+        if facts.accepted_at is None:
+            fleet.ask(pb.AcceptMachineRequest(machine=facts.id))
 
 
 def token(fleet: Fleet) -> None:
     machine = _any(fleet)
     uses, ttl_s = fleet.timeline.random.choice((0, 0, 1, 2)), fleet.timeline.random.choice((86400.0, 300.0, 30.0))
     machine.token = fleet.new_token(review=fleet.timeline.chance(0.5), uses=uses, ttl_s=ttl_s)
+
+
+def sink_away(fleet: Fleet) -> None:
+    """Where events go to is gone for a while."""
+    if fleet.sinks:
+        sink = fleet.timeline.random.choice(fleet.sinks)
+        fleet.timeline.say("-- fault:", sink.name)
+        sink.away = True
+        fleet.timeline.after(fleet.timeline.between(1.0, 120.0), sink.comes_back)
+
+
+def reader_cut(fleet: Fleet) -> None:
+    for reader in fleet.readers:
+        fleet.timeline.say("-- fault:", reader)
+        reader.cut()
+
+
+def reader_stuck(fleet: Fleet) -> None:
+    """It reads nothing for a while, and is cut off where that is long."""
+    if fleet.readers:
+        reader = fleet.timeline.random.choice(fleet.readers)
+        fleet.timeline.say("-- fault:", reader)
+        reader.stuck_until = fleet.timeline.now + fleet.timeline.between(1.0, 120.0)
 
 
 def loss(fleet: Fleet) -> None:
@@ -209,6 +233,9 @@ TABLE: tuple[tuple[Fault, int], ...] = (  # and how often, against each other
     (accept, 4),
     (token, 2),
     (loss, 2),
+    (sink_away, 3),
+    (reader_cut, 2),
+    (reader_stuck, 3),
 )
 
 

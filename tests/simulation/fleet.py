@@ -1,20 +1,26 @@
 """All of it: machines, the network between, the provisioner's lives, the person who looks after them."""
 
 from collections.abc import Callable
+from typing import Any
 
+from bedplate.v1 import fleet_pb2 as pb
 from provisioner.service.writes import clash
 from provisioner.tokens import FOR
 from provisioner.world import REVOKED, Facts
 from tests.simulation.box import Box
 from tests.simulation.conversation import Conversation
+from tests.simulation.desk import Desk
 from tests.simulation.disk import Disk, Platter
 from tests.simulation.door import Answer, Ask, Certificate, Door, entry
 from tests.simulation.invariants import Invariants
 from tests.simulation.machine import Machine
+from tests.simulation.readers import Reader
+from tests.simulation.sinks import Broker, Hook
 from tests.simulation.site import Site
 from tests.simulation.timeline import Timeline
 from tests.simulation.wire import Wire
 
+OUTWARD = 0.3  # of all fleets have sinks, and of all have tools that watch
 SIZES = (3, 3, 4, 4, 5, 6, 8, 12, 20)
 
 
@@ -29,11 +35,30 @@ class Fleet:
         self.site: Site | None = None
         self.door: Door | None = None
         self.undead: list[Site] = []  # older lives that do not know that they are over
-        self._tokens = 0
+        self.sinks: list[Hook | Broker] = []
+        self.readers: list[Reader] = []
+        self.desk: Desk | None = None
+        self.unanswered: dict[str, Any] = {}  # request id -> what a person asked for and heard nothing of
+        self._tokens = self._writes = 0
+        self._outside()
         self.begin()
         token = self.new_token(review=False)
         for number in range(self.timeline.random.choice(SIZES)):
             self.timeline.after(self.timeline.between(1.0, 30.0), self.add(f"box-{number}", token).start)
+
+    def _outside(self) -> None:
+        """Some fleets have events going out, some have tools that watch."""
+        timeline, outward = self.timeline, self.invariants.outward
+        if timeline.chance(OUTWARD):
+            kinds = timeline.random.choice(((), ("machine.silent", "machine.present"), ("machine.problem.",)))
+            self.sinks = [Hook(timeline, outward, kinds), Broker(timeline, outward)]
+        if timeline.chance(OUTWARD):
+            self.readers = [
+                Reader(timeline, outward, self.target, "reader of events"),
+                Reader(timeline, outward, self.target, "reader of machines", model={}),
+            ]
+        for reader in self.readers:
+            timeline.after(timeline.between(0.0, 60.0), reader.start)
 
     # -- the provisioner -------------------------------------------------------------------------------------------
 
@@ -41,18 +66,25 @@ class Fleet:
         """A life of the provisioner; the one before it may still be there."""
         if self.site and self.site.alive:
             self.undead.append(self.site)
-        self.site = Site(self.timeline, Disk(self.platter), self.invariants)
+        self.site = Site(self.timeline, Disk(self.platter, self.invariants.outward.noted), self.invariants)
         self.door = Door(self.site)
+        self.desk = Desk(self.site, self._heard)
+        if self.sinks:
+            self.site.loop.create_task(self.site.deliver(self.sinks))
 
     def kill(self, *, committed: bool) -> None:
         if self.site:
             self.site.die(committed)
-            self.site = self.door = None
+            self.site = self.door = self.desk = None
 
     def bury(self) -> None:
         for site in self.undead:
             site.die(committed=False)
         self.undead.clear()
+
+    def end(self) -> None:
+        for site in filter(None, (self.site, *self.undead)):
+            site.loop.die()
 
     def new_token(
         self, *, review: bool = False, uses: int = 0, ttl_s: float = 86400.0, machine_id: str = ""
@@ -81,14 +113,14 @@ class Fleet:
 
     # -- the network -----------------------------------------------------------------------------------------------
 
-    def _target(self) -> Site | None:
+    def target(self) -> Site | None:
         """Now and then an older life answers still."""
         if self.undead and self.timeline.chance(0.4):
             return self.timeline.random.choice(self.undead)
         return self.site
 
     def dial(self, machine: Machine, who: Certificate) -> Wire | str:
-        site = self._target()
+        site = self.target()
         if machine in self.dark:
             return "cannot reach the provisioner: Connection timed out"
         if site is None:
@@ -132,15 +164,33 @@ class Fleet:
 
     # -- the person ------------------------------------------------------------------------------------------------
 
+    def ask(self, request: Any) -> None:
+        """And again while nothing is heard of it, as the same request."""
+        self._writes += 1
+        request.request_id = f"r-{self._writes}"
+        self.unanswered[request.request_id] = request
+        self._insist(request)
+
+    def _insist(self, request: Any) -> None:
+        if request.request_id in self.unanswered:
+            if self.desk:
+                self.desk.ask(request)
+            self.timeline.after(self.timeline.between(5.0, 40.0), self._insist, request)
+
+    def _heard(self, request_id: str) -> None:
+        """Or the answer is lost on its way, and the same one is asked for."""
+        if not self.timeline.chance(self.loss):
+            self.unanswered.pop(request_id, None)
+
     def tidy(self) -> None:
         """What an operator does who sees to it that each box that may be in is in."""
         if self.door is None or self.site is None:
             return
         for facts in self.known():
             if facts.revoked or self.gone(facts):
-                self.door.forget(facts.id)
+                self.ask(pb.ForgetMachineRequest(machine=facts.id))
             elif facts.accepted_at is None and not clash(facts, self.site.world):
-                self.door.accept(facts.id)
+                self.ask(pb.AcceptMachineRequest(machine=facts.id))
         for machine in self.machines:
             out = machine.refused and machine.identity and machine.identity.token_id == machine.token[0]
             over = machine.last.startswith(f"the join token {machine.token[0]} ")

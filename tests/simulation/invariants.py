@@ -21,7 +21,9 @@ from provisioner.vitals import folded
 from provisioner.world import (
     REVOKED,
     Accepted,
+    Answered,
     Asked,
+    Audited,
     Certified,
     Change,
     Facts,
@@ -42,6 +44,7 @@ from tests.simulation.broken import BrokenError, hold
 from tests.simulation.disk import Platter
 from tests.simulation.manners import Manners
 from tests.simulation.oracle import Oracle
+from tests.simulation.outward import Outward
 
 PRESENT = Phase.PHASE_PRESENT
 LATE_S = 300.0  # longer than any disk is full or slow
@@ -53,6 +56,7 @@ class Invariants:
         self.platter = platter
         self.manners = Manners()
         self.oracle = Oracle()
+        self.outward = Outward(platter)
         self.machines: dict[str, Facts] = {}  # the fold, change by change
         self.owners: dict[bytes, Any] = {}  # key -> the machine that made it
         self.youngest: dict[str, int] = {}  # machine id -> the number of the stream that changed it last
@@ -159,7 +163,7 @@ class Invariants:
             match change:
                 case Noted():
                     self._noted(change)
-                case TokenMade() | TokenRevoked() | TokenUsed():
+                case TokenMade() | TokenRevoked() | TokenUsed() | Answered() | Audited():
                     pass
                 case _ if hasattr(change, "machine_id"):
                     touched.add(change.machine_id)
@@ -176,6 +180,7 @@ class Invariants:
     def loaded(self, world: World) -> None:
         """A life of the provisioner begins with what is on the disk."""
         self.oracle.begins()
+        self.outward.verify()
         same = world.machines == self.machines and world.revision == self._revision
         hold(same, "the world that was loaded is not the fold of what is durable")
         hold(self.oracle.same_tokens(world.tokens), "the tokens that were loaded are not those that were made")

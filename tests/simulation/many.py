@@ -41,8 +41,10 @@ def outcomes(span: Span, jobs: int) -> Iterator[Outcome]:
 
 def _shared_out(span: Span, until: float, jobs: int) -> Iterator[Outcome]:
     taken = multiprocessing.Value("q", 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # within a fork, Python would lose it
     workers = dict(_worker(taken, span, until) for _ in range(jobs))
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         listening = set(workers)
         while listening:
             for end in wait(list(listening)):

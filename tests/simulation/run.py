@@ -31,8 +31,12 @@ def run(seed: int, *, lines: bool = False) -> Outcome:
     broken = ""
     try:
         _live(fleet)
+    except BrokenError as error:
+        broken = str(error)
     except Exception as error:  # noqa: BLE001 - what the logic raises is as bad as an invariant that does not hold
-        broken = str(error) if isinstance(error, BrokenError) else repr(error)
+        broken = repr(error)
+    finally:
+        fleet.end()
     timeline = fleet.timeline
     text = timeline.text() if lines else []
     return Outcome(seed, broken, timeline.happened, timeline.now - START, text)
@@ -61,6 +65,10 @@ def _heal(fleet: Fleet) -> None:
     fleet.bury()
     if fleet.site is None:
         fleet.begin()
+    for sink in fleet.sinks:
+        sink.away = False
+    for reader in fleet.readers:
+        reader.stuck_until = 0.0
     for machine in fleet.machines:
         machine.settled = True
         machine.start()
@@ -76,7 +84,8 @@ def _unwell(fleet: Fleet) -> str:
             return f"{facts.id} is nobody any more"
         if facts.accepted_at is not None and not fleet.site.world.connected(facts):
             return f"{facts.id} is let in, and not there"
-    return ""
+    lacks = (fleet.invariants.outward.lacks(reader, reader.model) for reader in fleet.readers)
+    return fleet.invariants.outward.behind() or next(filter(None, lacks), "")
 
 
 def _unwell_box(fleet: Fleet, machine: Machine) -> str:

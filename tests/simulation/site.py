@@ -4,24 +4,30 @@ Rule: facts come to be as in `fleet`: one batch at a time, what arrives meanwhil
 change only once it is on the disk. A life that dies loses what was not.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from provisioner.access import standing
 from provisioner.decision import Todo
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps
 from provisioner.lives import OVER, Life, Lives, OverError
+from provisioner.outbox import Outbox
 from provisioner.store import StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change
 from tests.simulation.disk import Disk
 from tests.simulation.invariants import Invariants
+from tests.simulation.loop import Loop
 from tests.simulation.timeline import Timeline
 
 SILENT_AFTER_S = 45.0
 TICK_S = 2.0
+P = ParamSpec("P")
+T = TypeVar("T")
 Told = Callable[[BedplateError | None], None]
 
 
@@ -50,6 +56,8 @@ class Site:
         self._noting = self._settling = False
         self.flaps = Flaps()
         self.conversations: dict[str, Any] = {}  # machine id -> conversation
+        self.loop = Loop(timeline)
+        self._changed = asyncio.Event()
         timeline.say("provisioner", "begins epoch", epoch)
         invariants.loaded(self.world)
         timeline.after(TICK_S, self._tick)
@@ -67,6 +75,7 @@ class Site:
     def die(self, committed: bool) -> None:  # noqa: FBT001 - the moment of a kill: before or after the commit
         """As by kill -9."""
         self.alive = False
+        self.loop.die()
         self.timeline.say("provisioner", "dies,", len(self._writing), "wishes in its hand", "written" * committed)
         if committed and self._writing:
             self._put_down()
@@ -75,9 +84,11 @@ class Site:
         for conversation in conversations:
             conversation.orphan()
 
-    def forgot(self, machine_id: str) -> None:
-        if conversation := self.conversations.get(machine_id):
-            conversation.cut("it was forgotten", 60.0)
+    def judge(self, machine_id: str) -> None:
+        """End its stream, where that is one of a life that is over."""
+        conversation = self.conversations.get(machine_id)
+        if conversation and (refused := standing(conversation.who, self.world)):
+            conversation.cut(refused.line, 60.0)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -101,6 +112,8 @@ class Site:
         except StoreError as refused:
             error = refused
             self.timeline.say("provisioner", str(refused))
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
         batch, late, self._writing, self._late = self._writing, self._late, [], []
         if self._wishes:
             self._begin_batch()
@@ -115,6 +128,8 @@ class Site:
         revisions = self.store.write(changes)
         authors = [wish.author for wish in self._writing for _ in wish.changes]
         self.world = self.store.world
+        for wish in self._writing:
+            self.invariants.outward.committed(wish.changes, wish.author)
         self.invariants.committed(before, self.world, list(zip(revisions, changes, authors, strict=True)))
 
     def _tick(self) -> None:
@@ -146,6 +161,34 @@ class Site:
                 self.flaps.forget(now)
 
         self.submit(settled, "flaps", done)
+
+    # -- for the product's own coroutines --------------------------------------------------------------------------
+
+    async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Before or after it, time goes by."""
+        if self.timeline.chance(0.5):
+            await asyncio.sleep(self.timeline.between(0.0, 0.02))
+            return function(*args, **kwargs)
+        found = function(*args, **kwargs)
+        await asyncio.sleep(self.timeline.between(0.0, 0.02))
+        return found
+
+    async def wait_past(self, revision: int) -> None:
+        while self.world.revision <= revision:
+            await self._changed.wait()
+
+    async def deliver(self, sinks: Sequence[Any]) -> None:
+        """The outbox of this life."""
+        try:
+            outbox = await Outbox.opened(self, sinks, self.timeline.random)
+        except StoreError:
+            await asyncio.sleep(1.0)
+            self.loop.create_task(self.deliver(sinks))
+            return
+        for sink in sinks:
+            self.invariants.outward.begins(sink.name, sink.wants)
+        for name, work in outbox.works():
+            self.loop.create_task(work, name=name)
 
     async def write(self, changes: Sequence[Change]) -> list[int]:
         """The tick's one step: the next look is after it."""
