@@ -7,11 +7,11 @@ Three layers, each kept under the digest of all that goes into it, in BEDPLATE_V
     image-*/       disk, kernel and initrd: the two above and this checkout      seconds, for each change of the code
 
 Rule 1: no mounts, no loop devices: a tree in a folder, `chroot`, and `mke2fs -d`. It needs root, for files have owners.
-Rule 2: a layer is made beside its place and moved there when it is whole, so that builds may race.
+Rule 2: a layer is made beside its place and moved there when it is whole; of those who want it, one makes it.
 Rule 3: what is installed, and how, stands in docs/install.md and nowhere here.
 """
 
-import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.vm import guide
@@ -40,7 +41,13 @@ PACKAGES = (
     "tiny-initramfs",  # the smallest of those that the kernel insists on; ours is another
     "udev",
 )
-LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/boot/System.map*")
+LEFT_OUT = (
+    *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/boot/System.map*"),
+    *(
+        f"*/kernel/{kind}/*"
+        for kind in ("sound", "drivers/gpu", "drivers/media", "drivers/scsi", "drivers/net/wireless")
+    ),
+)
 FIRST = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")  # what the initrd loads to find the disk
 MODULES = (*FIRST, "virtio_console", "nvme", "e1000e", "rdma_rxe", "crc32_generic", "dummy", "autofs4", "configfs")
 ASLEEP = (  # what a machine that nobody logs in to can do without
@@ -48,6 +55,7 @@ ASLEEP = (  # what a machine that nobody logs in to can do without
     " systemd-update-utmp.service systemd-update-utmp-runlevel.service e2scrub_reap.service e2scrub_all.timer"
     " systemd-binfmt.service proc-sys-fs-binfmt_misc.automount"
 )
+GENERATORS = "/usr/lib/systemd/system-generators"  # a dozen programs at each daemon-reload, and nothing here for them
 DISK_MB = 1024
 KEPT = 3
 SOURCES = (
@@ -118,13 +126,20 @@ def image() -> Path:
 def _build(folder: Path) -> None:
     folder.mkdir()
     with tempfile.TemporaryDirectory(prefix="tree-", dir=cache()) as scratch:
-        tree, debian = Path(scratch, "tree"), kept(_debian_place(), _debian)
+        tree, (debian, wheels) = Path(scratch, "tree"), _bought()
         tree.mkdir()
         _run("tar", "-xpf", debian, "-C", tree)
         _settle(tree)
-        _install(tree)
+        _install(tree, wheels)
         _boot_files(tree, folder)
         _run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, folder / "disk", f"{DISK_MB}M")
+
+
+def _bought() -> tuple[Path, Path]:
+    """What comes from elsewhere, fetched at the same time: Debian's packages and the lock file's wheels."""
+    with ThreadPoolExecutor() as pool:
+        debian, wheels = pool.submit(kept, _debian_place(), _debian), pool.submit(kept, _wheels_place(), _wheels)
+        return debian.result(), wheels.result()
 
 
 def _settle(tree: Path) -> None:
@@ -141,11 +156,12 @@ def _settle(tree: Path) -> None:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
     _within(tree, f"systemctl mask --quiet {ASLEEP}")
+    _within(tree, f"for one in {GENERATORS}/*; do ln -sf /dev/null $one; done")
 
 
-def _install(tree: Path) -> None:
+def _install(tree: Path, wheels: Path) -> None:
     """As far as it goes without a systemd that runs; tests.vm.site does the rest."""
-    wheels, dist = kept(_wheels_place(), _wheels), tree / "root" / "dist"
+    dist = tree / "root" / "dist"
     _make_wheel(dist)
     shutil.copytree(wheels, tree / "srv/wheels")
     known = guide.packages() - set(PACKAGES)
@@ -177,7 +193,7 @@ def _boot_files(tree: Path, folder: Path) -> None:
 
 
 def _debian(place: Path) -> None:
-    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
+    options = ["--dpkgopt=force-unsafe-io", *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT)]
     include = f"--include={','.join(PACKAGES)}"
     recommends = '--aptopt=Apt::Install-Recommends "false"'
     _run("mmdebstrap", "--quiet", "--variant=essential", "--mode=root", recommends, *options, include, SUITE, place)
@@ -203,14 +219,17 @@ def cache() -> Path:
 
 
 def kept(there: Path, make: Callable[[Path], None]) -> Path:
-    """What stands there, made where it does not. Of each kind the few that were made last stay."""
-    if not there.exists():
+    """What stands there, made where it does not, by whoever comes first. Of each kind the few made last stay."""
+    kind = there.name.partition("-")[0]
+    with (cache() / f"{kind}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if there.exists():
+            return there
         with tempfile.TemporaryDirectory(prefix="new-", dir=cache()) as scratch:
             new = Path(scratch, there.name)
             make(new)
-            with contextlib.suppress(OSError):  # somebody was faster
-                new.rename(there)
-        alike = sorted(cache().glob(f"{there.name.partition('-')[0]}-*"), key=lambda path: -path.stat().st_mtime)
+            new.rename(there)
+        alike = sorted(cache().glob(f"{kind}-*"), key=lambda path: -path.stat().st_mtime)
         for old in alike[KEPT:]:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     return there

@@ -41,3 +41,4 @@ def install(made: Machine) -> None:
     made.sh(PROGRAMS + guide.without(agent, *INSTALLED))
     made.until(f"{STATUS} nodeagent | grep '^connected to provisioner.example:7443; '")
     made.sh("rm /etc/bedplate/join-token; > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
+    made.sh(PROGRAMS + "bedplate machine show gpu-01 -o json > ~/enrolled.json")
