@@ -9,6 +9,7 @@ Rule 3: rows go down in the order in which tables refer to each other.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Dialect, Table, Update, bindparam, delete, update
@@ -199,7 +200,7 @@ def _vitals(connection: Connection, changes: Mapping[str, VitalsKept | None]) ->
 def _moves(connection: Connection, changes: Sequence[VitalsMoved]) -> None:
     if changes:
         text, names = _made(MOVES, connection.dialect, MOVED)
-        connection.exec_driver_sql(text, [tuple(getattr(change, name) for name in names) for change in changes])
+        connection.exec_driver_sql(text, list(map(attrgetter(*names), changes)))
 
 
 def _many(connection: Connection, statement: Statement, rows: Sequence[Row]) -> None:
