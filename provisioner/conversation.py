@@ -2,14 +2,15 @@
 
 Rule 1: `session` decides; this file reads, writes and waits.
 Rule 2: what the store cannot keep is not acknowledged: the stream ends with a word on when to come back.
-Rule 3: a stream that says much costs no task for each word: what is stored is heard of by a callback.
+Rule 3: a stream that says much costs no task and no future for each word: what is stored is heard of by a callback.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,19 +18,19 @@ import grpc
 from bedplate.v1.uplink_pb2 import Dismissal, SessionRequest, SessionResponse
 from provisioner.access import RefusedError
 from provisioner.errors import BedplateError, PeerError
-from provisioner.fleet import Fleet
+from provisioner.fleet import Fleet, Outcome
 from provisioner.handlers import UNDECODABLE
 from provisioner.limits import Pace
 from provisioner.lives import OVER, Life, OverError
 from provisioner.session import ACK_AFTER_S, Keep, Output, Recall, Send, Session
 from provisioner.vigil import noteworthy
-from provisioner.world import Facts, VitalsKept, VitalsMoved
+from provisioner.world import Change, Facts, VitalsKept, VitalsMoved
 
 LOG = logging.getLogger("provisioner")
-UNDER_WAY = 16  # batches of one stream that wait for the store before it is read no further
+UNDER_WAY = 16  # of one stream: what waits for the store, or to be sent, before it is read no further
 RETRY_S = 10.0  # after an error of ours, or of theirs
 DISMISSAL_S = 1.0
-DIALS = VitalsKept | VitalsMoved
+DIALS = (VitalsKept, VitalsMoved)
 Context = grpc.aio.ServicerContext[SessionRequest, SessionResponse]
 
 
@@ -45,7 +46,9 @@ class Conversation:
     incarnation: int = 0  # of the certificate that it came by
     issuer: bytes = b""  # of that too
     session: Session | None = None  # until it is known what is stored
-    under_way: set["asyncio.Future[Any]"] = field(default_factory=set)
+    under_way: int = 0
+    room: "asyncio.Future[None] | None" = None  # somebody waits for less to be under way
+    life: Life | None = None
     writes: set["asyncio.Task[None]"] = field(default_factory=set)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     over: asyncio.Event = field(default_factory=asyncio.Event)  # all that it has to say is submitted
@@ -75,21 +78,24 @@ class Conversation:
             await self._dismiss()
 
     async def _listen(self, session: Session) -> None:
-        while not session.ended and (message := await self._heard()) is not None:
-            await self.handle(session.receive(message, self.fleet.now()))
+        loop = asyncio.get_running_loop()
+        while not session.ended and (heard := await self._heard()) is not None:
+            message, octets = heard
+            await self.handle(session.receive(message, self.fleet.now(), octets))
             if not self.because and self.limit.when() is not None:
                 self.limit.reschedule(None)
-            while len(self.under_way) >= UNDER_WAY:
-                await asyncio.wait(self.under_way, return_when=asyncio.FIRST_COMPLETED)
-            if wait_s := self.pace.take(self.machine_id, message.ByteSize(), asyncio.get_running_loop().time()):
+            while self.under_way >= UNDER_WAY:
+                self.room = loop.create_future()
+                await self.room
+            if wait_s := self.pace.take(self.machine_id, len(octets), loop.time()):
                 await self._slow_down(wait_s)
 
-    async def _heard(self) -> SessionRequest | None:
-        """None at the end. PeerError where it is no message."""
-        message: object = await self.context.read()
-        if message is UNDECODABLE:
+    async def _heard(self) -> tuple[SessionRequest, bytes] | None:
+        """A message, and its octets; None at the end. PeerError where it is no message."""
+        heard: Any = await self.context.read()
+        if heard is UNDECODABLE:
             raise PeerError("a message that cannot be decoded", "DECODE")
-        return message if isinstance(message, SessionRequest) else None
+        return None if heard is grpc.aio.EOF else heard
 
     async def _slow_down(self, wait_s: float) -> None:
         """Read no further: HTTP/2's flow control holds the peer. Nothing is lost, and nothing queues up here."""
@@ -109,10 +115,10 @@ class Conversation:
     async def handle(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
             match output:
-                case Send(message):
-                    await self.send(message)
                 case Keep():
                     self.keep(output)
+                case Send(message):
+                    await self.send(message)
                 case Recall(digest):
                     body = await self.fleet.read(self.fleet.store.inventory, digest)
                     if self.session:
@@ -120,10 +126,19 @@ class Conversation:
 
     async def send(self, message: SessionResponse) -> None:
         """A write that began is never cancelled: for gRPC it would be under way still, and it would refuse the next."""
+        await asyncio.shield(self.post(message))
+
+    def post(self, message: SessionResponse) -> "asyncio.Task[None]":
+        """Sent as soon as what was posted before it is."""
         task = asyncio.create_task(self._write(message), name=f"write to {self.machine_id}")
+        self.under_way += 1
         self.writes.add(task)
-        task.add_done_callback(self.writes.discard)
-        await asyncio.shield(task)
+        task.add_done_callback(self._written)
+        return task
+
+    def _written(self, task: "asyncio.Task[None]") -> None:
+        self.writes.discard(task)
+        self._make_room()
 
     async def _write(self, message: SessionResponse) -> None:
         """That the peer is gone is noticed by whoever reads."""
@@ -138,15 +153,18 @@ class Conversation:
         if facts is None:
             self.cut(OVER, RETRY_S)
             return
-        moves = output.moves
-        if any(isinstance(change, DIALS) for change in output.changes):
+        if self.life is None or self.life.incarnation != facts.incarnation:
+            self.life = Life(self.machine_id, facts.incarnation)
+        changes = [*self._noted(facts, output), *output.changes]
+        self.under_way += 1
+        self.fleet.report(changes, partial(self._kept, output.sequence), of=self.life)
+
+    def _noted(self, facts: Facts, output: Keep) -> list[Change]:
+        """The events that this is worth."""
+        moves, noted = output.moves, noteworthy(facts, output.changes)
+        if isinstance(output.changes[0], DIALS):
             moves = (*moves, *self.fleet.conduct.went_well(self.machine_id))
-        noted = [*noteworthy(facts, output.changes), *self.fleet.flaps.moved(facts, moves, self.fleet.now())]
-        changes = [*noted, *output.changes]
-        life = Life(self.machine_id, self.incarnation or facts.incarnation)
-        done = self.fleet.submit(changes, can_wait=True, of=life)
-        self.under_way.add(done)
-        done.add_done_callback(lambda done: self._kept(done, output.sequence))
+        return [*noted, *self.fleet.flaps.moved(facts, moves, self.fleet.now())] if moves else noted
 
     def _facts(self) -> Facts | None:
         """Of the machine in this stream's life; None once it was forgotten, revoked, or came in again."""
@@ -154,27 +172,24 @@ class Conversation:
         gone = facts is None or facts.forgotten_at is not None or self.incarnation not in {0, facts.incarnation}
         return None if gone else facts
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work, name=f"under way for {self.machine_id}")
-        self.under_way.add(task)
-        task.add_done_callback(self.under_way.discard)
+    def _make_room(self) -> None:
+        self.under_way -= 1
+        if self.room and not self.room.done() and self.under_way < UNDER_WAY:
+            self.room.set_result(None)
 
-    def _kept(self, done: "asyncio.Future[list[int]]", sequence: int) -> None:
+    def _kept(self, sequence: int, outcome: Outcome) -> None:
         """No task for each: thousands come in a second, and few of them are answered."""
-        self.under_way.discard(done)
-        if done.cancelled():
-            return
-        error = done.exception()
-        if isinstance(error, OverError):
+        self._make_room()
+        if isinstance(outcome, OverError):
             return  # who ended that life ends its stream, and says why
-        if error:
-            self.cut(str(error), RETRY_S)
+        if isinstance(outcome, BedplateError):
+            self.cut(str(outcome), RETRY_S)
         elif self.session is not None and not self.because and not self.context.done():
             self._answer(self.session.committed(sequence, self.fleet.now()))
 
-    def _answer(self, outputs: Sequence[Output]) -> None:
-        if outputs:
-            self.spawn(self.handle(outputs))
+    def _answer(self, acks: Sequence[Send]) -> None:
+        for ack in acks:
+            self.post(ack.message)
         if self.ack_timer is None and self.session and self.session.owes:
             self.ack_timer = asyncio.get_running_loop().call_later(ACK_AFTER_S, self._ack_soon)
 

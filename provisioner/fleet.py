@@ -30,7 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BATCH = 5000  # changes in one transaction at most
-GATHER_S = 0.1  # what can wait does so: a transaction costs as much as a hundred rows of it
+GATHER_S = 0.2  # what can wait does so: a transaction costs as much as a hundred rows of it
 LOG = logging.getLogger("provisioner")
 
 
@@ -48,10 +48,13 @@ class Settings:
         return self.config.silent_after_s
 
 
+Outcome = list[int] | BedplateError  # the revision of each change, or why there is none
+
+
 @dataclass(slots=True)
 class _Wish:
-    changes: tuple[Change, ...]
-    done: "asyncio.Future[list[int]]"
+    changes: Sequence[Change]
+    heard: Callable[[Outcome], None]
     of: Life | None
 
 
@@ -81,12 +84,18 @@ class Fleet:
         are not. Submitted in order, they come to be in order, whether some of them can wait or not. `of`: they count
         in this life of a machine; OverError where it is over by the time they would come to be.
         """
-        wish = _Wish(tuple(changes), asyncio.get_running_loop().create_future(), of)
-        self._wishes.append(wish)
-        self._wished.set()
+        done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self.report(tuple(changes), partial(_settle, done), of=of)
         if not can_wait:
             self._pressed.set()
-        return wish.done
+        return done
+
+    def report(self, changes: Sequence[Change], heard: Callable[[Outcome], None], *, of: Life | None = None) -> None:
+        """`submit` for those who say much: it can wait, and what comes of it is said to `heard`, which does not raise,
+        at once: no future, callback and turn of the loop for each.
+        """
+        self._wishes.append(_Wish(changes, heard, of))
+        self._wished.set()
 
     async def write(self, changes: Sequence[Change]) -> list[int]:
         """`submit`, and wait; a caller that is cancelled meanwhile takes nothing back."""
@@ -120,10 +129,11 @@ class Fleet:
         batch, late, size, lives = list[_Wish](), list[_Wish](), 0, Lives(self.world)
         while self._wishes and size < BATCH:
             wish = self._wishes.popleft()
-            if wish.of and not lives.goes_on(wish.of):
+            if wish.of is None:
+                lives.add(wish.changes)
+            elif not lives.goes_on(wish.of):
                 late.append(wish)
                 continue
-            lives.add(wish.changes)
             batch.append(wish)
             size += len(wish.changes)
         if self._wishes:
@@ -132,7 +142,7 @@ class Fleet:
             self._wished.clear()
         await self._write(batch)
         for wish in late:  # what ended their life is durable first
-            _settle(wish, OverError(OVER))
+            wish.heard(OverError(OVER))
 
     async def _write(self, batch: Sequence[_Wish]) -> None:
         """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""
@@ -145,11 +155,11 @@ class Fleet:
                 self._refuse(batch, error)
             elif not await self._halved(batch):
                 LOG.error("%s", error)
-                _settle(batch[0], error)
+                batch[0].heard(error)
         except Exception as error:  # the only writer outlives whatever is wrong with one change
             if not await self._halved(batch):
                 LOG.exception("cannot write %s", ", ".join(type(change).__name__ for change in changes))  # no secrets
-                _settle(batch[0], BedplateError(f"cannot write: {error!r}"))
+                batch[0].heard(BedplateError(f"cannot write: {error!r}"))
         else:
             self._came_to_be(batch, revisions)
 
@@ -166,9 +176,9 @@ class Fleet:
             self._trouble = str(error)
             LOG.error("%s", error)
         for wish in batch:
-            _settle(wish, error)
+            wish.heard(error)
 
-    def _came_to_be(self, batch: Sequence[_Wish], revisions: Sequence[int]) -> None:
+    def _came_to_be(self, batch: Sequence[_Wish], revisions: list[int]) -> None:
         if self._trouble and revisions:
             self._trouble = ""
             LOG.info("the store takes what is written again")
@@ -177,7 +187,7 @@ class Fleet:
         start = 0
         for wish in batch:
             end = start + len(wish.changes)
-            _settle(wish, list(revisions[start:end]))
+            wish.heard(revisions[start:end])
             start = end
 
     def _tell(self) -> None:
@@ -226,10 +236,10 @@ class Fleet:
             await say(sentence)
 
 
-def _settle(wish: _Wish, outcome: list[int] | BedplateError) -> None:
-    if wish.done.done():
+def _settle(done: "asyncio.Future[list[int]]", outcome: Outcome) -> None:
+    if done.done():
         return
     if isinstance(outcome, BedplateError):
-        wish.done.set_exception(outcome)
+        done.set_exception(outcome)
     else:
-        wish.done.set_result(outcome)
+        done.set_result(outcome)

@@ -35,6 +35,19 @@ def _decoding(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], 
     return decoded
 
 
+def _heard(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Of a stream, each message comes as (message, octets): whoever stores it need not encode it again to do so."""
+    decoded = _decoding(deserializer)
+    if decoded is None:
+        return None
+
+    def heard(octets: bytes) -> Any:
+        message = decoded(octets)
+        return message if message is UNDECODABLE else (message, octets)
+
+    return heard
+
+
 def _whole(request: Any) -> None:
     if request is UNDECODABLE:
         line = "cannot read the request: it is no message of this method; see docs/api.md"
@@ -42,8 +55,9 @@ def _whole(request: Any) -> None:
 
 
 def guarded(handler: Any, check: Check) -> Any:
+    decoding = _heard if handler.request_streaming else _decoding
     serializers = {
-        "request_deserializer": _decoding(handler.request_deserializer),
+        "request_deserializer": decoding(handler.request_deserializer),
         "response_serializer": handler.response_serializer,
     }
     match handler.request_streaming, handler.response_streaming:

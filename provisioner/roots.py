@@ -7,7 +7,7 @@ Rule 3: nobody is told to come at once: the time that machines may take grows wi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -35,8 +35,7 @@ class Stream(Protocol):
     @property
     def session(self) -> Session | None: ...
     def cut(self, because: str, retry_after_s: float, /) -> None: ...
-    def spawn(self, work: Coroutine[None, None, None], /) -> None: ...
-    def send(self, message: SessionResponse, /) -> Coroutine[None, None, None]: ...
+    def post(self, message: SessionResponse, /) -> object: ...
 
 
 class Roots:
@@ -90,4 +89,4 @@ class Roots:
             facts = self._fleet.world.machines.get(machine_id)
             within_s = self.renew_within_s(facts, stream.issuer) if facts else None
             if within_s is not None and stream.session and stream.session.heard_at:
-                stream.spawn(stream.send(renew_soon(within_s)))
+                stream.post(renew_soon(within_s))

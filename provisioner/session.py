@@ -23,14 +23,14 @@ from bedplate.v1.uplink_pb2 import (
     WantInventory,
     Welcome,
 )
-from provisioner.dials import Dials
+from provisioner.dials import Dials, alone
 from provisioner.errors import PeerError
 from provisioner.flaps import Move
 from provisioner.world import Change, InventoryKept, Met, Parted
 
 INTERVAL_S = 300.0
 ACK_AFTER_S = 5.0
-ACK_AFTER = 8  # deltas; the agent waits when 16 are without an answer
+ACK_AFTER = 12  # deltas; the agent waits when 16 are without an answer
 MOST_SEQUENCE = 1 << 62  # the store's integers have 63 bits
 MOST_INVENTORY = 1 << 20  # bytes: twenty times the largest that is known
 MOST_WORTHLESS = 1000  # messages that say nothing new, on one stream: some are repeated, a thousand are a flood
@@ -98,8 +98,8 @@ class Session:
     _ended: bool = False
     _worthless: int = 0
 
-    def receive(self, message: SessionRequest, now: float) -> list[Output]:
-        """A message came. PeerError where it breaks the rules."""
+    def receive(self, message: SessionRequest, now: float, octets: bytes = b"") -> list[Output]:
+        """A message came, as these octets where they are at hand. PeerError where it breaks the rules."""
         self.heard_at = now
         kind = message.WhichOneof("message")
         if (kind == "hello") == self._open:
@@ -108,7 +108,7 @@ class Session:
             case "hello":
                 return self._hello(message.hello, now)
             case "delta":
-                return self._delta(message.delta, now)
+                return self._delta(message.delta, octets, now)
             case "inventory":
                 return self._inventory(message.inventory, now)
             case "goodbye":
@@ -116,7 +116,7 @@ class Session:
             case None:
                 return self._nothing()  # a message of a younger protocol
 
-    def committed(self, sequence: int, now: float) -> list[Output]:
+    def committed(self, sequence: int, now: float) -> list[Send]:
         """Everything up to this sequence is safe in the store."""
         self._stored = max(self._stored, sequence)
         return self.tick(now) if self._stored - self._acknowledged < ACK_AFTER else self._ack(now)
@@ -127,7 +127,7 @@ class Session:
             return self._want(self._digest)
         return [Keep((kept(self.known.machine_id, self._digest, body, now, again=True),), self._stored)]
 
-    def tick(self, now: float) -> list[Output]:
+    def tick(self, now: float) -> list[Send]:
         """Time went on."""
         due = self._stored > self._acknowledged and now >= self._acknowledged_at + ACK_AFTER_S
         return self._ack(now) if due else []
@@ -151,7 +151,7 @@ class Session:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _ack(self, now: float) -> list[Output]:
+    def _ack(self, now: float) -> list[Send]:
         self._acknowledged, self._acknowledged_at = self._stored, now
         return [Send(SessionResponse(ack=Ack(sequence=self._stored)))]
 
@@ -221,19 +221,20 @@ class Session:
         self._came.add(body.digest)
         return [Keep((kept(self.known.machine_id, body.digest, body.inventory, now),), self._stored)]
 
-    def _delta(self, delta: Delta, now: float) -> list[Output]:
-        if delta.sequence <= self._sequence:
+    def _delta(self, delta: Delta, octets: bytes, now: float) -> list[Output]:
+        sequence = delta.sequence
+        if sequence <= self._sequence:
             return self._nothing()  # a repeated one changes nothing
-        if delta.sequence != self._sequence + 1 and not self._first:
-            raise PeerError(f"delta {delta.sequence} after {self._sequence}", "ORDER")
-        if delta.sequence >= MOST_SEQUENCE:
-            raise PeerError(f"delta {delta.sequence}: nobody has sent that many", "ORDER")
-        if not delta.whole and not self._sequence:
+        if sequence != self._sequence + 1 and not self._first:
+            raise PeerError(f"delta {sequence} after {self._sequence}", "ORDER")
+        if sequence >= MOST_SEQUENCE:
+            raise PeerError(f"delta {sequence}: nobody has sent that many", "ORDER")
+        if not self._sequence and not delta.whole:
             raise PeerError("a delta to vitals that are not here", "ORDER")
-        self._first, self._sequence = False, delta.sequence
-        change, moved = self._dials.take(delta, now)
+        self._first, self._sequence = False, sequence
+        change, moved = self._dials.take(delta, alone(octets) or delta.SerializeToString(), now)
         named = self._named(delta.inventory_digest) if delta.HasField("inventory_digest") else []
-        return [Keep((change,), delta.sequence, moved), *named]
+        return [Keep((change,), sequence, moved), *named]
 
 
 def renew_soon(within_s: float) -> SessionResponse:

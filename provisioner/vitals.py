@@ -19,11 +19,11 @@ def folded(before: bytes, deltas: Iterable[Delta]) -> Vitals:
     """The vitals after these deltas."""
     vitals = Vitals.FromString(before)
     for delta in deltas:
-        _apply(vitals, delta)
+        apply(vitals, delta)
     return vitals
 
 
-def _apply(vitals: Vitals, delta: Delta) -> None:
+def apply(vitals: Vitals, delta: Delta) -> None:
     """Each entry of a delta is whole, and takes the place of what was there: those of maps do as they are merged."""
     if delta.whole:
         vitals.Clear()
