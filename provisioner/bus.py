@@ -19,22 +19,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiomqtt
-from paho.mqtt.client import ConnectFlags
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from provisioner import names, secret
 from provisioner.config import Mqtt
 from provisioner.errors import BedplateError
+from provisioner.mqtt5 import CONNECT_S, Client, Socket, properties
 
-MOST_UNDER_WAY = 100
-CONNECT_S = 3.0  # a thread connects, and a provisioner that stops waits for it
 ANSWER_S = 10.0
 QUIET = logging.getLogger("provisioner.mqtt")
 QUIET.setLevel(logging.CRITICAL)  # what is worth a line is said by whoever delivers, once
 PLAIN = {  # what aiomqtt and paho call it, and what it is
     "Unspecified error": "the connection broke",
+    "Normal disconnection": "it ended the connection",
+    "Protocol error": "it does not keep to MQTT 5",
     "Operation timed out": f"no answer within {CONNECT_S:g} s",
 }
 ADVICE = {
@@ -63,88 +61,18 @@ class Message:
         return {"ContentType": self.content_type, "PayloadFormatIndicator": 1}  # 1: it is UTF-8
 
 
-class _Socket(ssl.SSLSocket):
-    """Closed where the handshake fails: paho leaves that to chance."""
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as it stands in ssl
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
-class _Client(aiomqtt.Client):
-    """Knows two things more than it is told: what a broker answers to each message, and how many it takes at once."""
-
-    def __init__(self, host: str, **options: Any) -> None:
-        super().__init__(host, **options)
-        self._client.connect_timeout = CONNECT_S
-        self._client.max_inflight_messages_set(0)  # `room` sees to it
-        self.answers: dict[int, asyncio.Future[str]] = {}
-        self.room = asyncio.Semaphore(MOST_UNDER_WAY)
-
-    def send(self, message: Message) -> "asyncio.Future[str]":
-        """Done with an empty text, or with why the broker refuses it."""
-        properties = _properties(PacketTypes.PUBLISH, **message.properties)
-        info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.answers[info.mid] = answer
-        return answer
-
-    def _on_connect(
-        self, client: Any, userdata: Any, flags: ConnectFlags, reason_code: ReasonCode, properties: Any = None
-    ) -> None:
-        self.room = asyncio.Semaphore(min(MOST_UNDER_WAY, getattr(properties, "ReceiveMaximum", MOST_UNDER_WAY)))
-        super()._on_connect(client, userdata, flags, reason_code, properties)
-
-    def _on_disconnect(self, *told: Any) -> None:
-        if not self._connected.done():  # aiomqtt would wait for an answer until its patience ends
-            self._connected.set_exception(aiomqtt.MqttError("it ended the connection at once"))
-        super()._on_disconnect(*told)
-
-    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ARG002 - as it is called
-        """As in aiomqtt, but that the socket may be closed by the time that the loop comes to it."""
-
-        def write() -> None:
-            try:
-                client.loop_write()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the connection is over
-                if not self._disconnected.done():
-                    self._disconnected.set_exception(error)
-
-        def register() -> None:
-            if sock.fileno() >= 0:
-                self._loop.add_writer(sock.fileno(), write)
-
-        self._loop.call_soon_threadsafe(register)
-
-    async def end(self) -> None:
-        with contextlib.suppress(aiomqtt.MqttError):
-            await self.__aexit__(None, None, None)
-        if self._disconnected.done():
-            self._disconnected.exception()  # somebody has to have looked at it
-
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any) -> None:  # noqa: ARG002 - as it is called
-        answer = self.answers.pop(mid, None)
-        if answer is None:
-            return
-        self.room.release()
-        if not answer.done():
-            answer.set_result(str(reason_code) if reason_code.is_failure else "")
-
-
 class Line:
     """A connection that is open."""
 
-    def __init__(self, client: _Client, where: str) -> None:
+    def __init__(self, client: Client, where: str) -> None:
         self._client = client
         self._where = where
 
     async def send(self, message: Message) -> "asyncio.Future[str]":
         """On its way, in the order of the calls, once there is room for it; done with why it was refused, if it was."""
-        await self._in_time(self._client.room.acquire())
-        return self._client.send(message)
+        room = self._client.room
+        await (self._in_time(room.acquire()) if room.locked() else room.acquire())  # whoever need not wait does not
+        return self._client.send(message.topic, message.payload, message.properties, retain=message.retain)
 
     async def confirmed(self, message: Message, answer: "asyncio.Future[str]") -> None:
         """BusError where the broker does not answer, or refuses the message."""
@@ -153,7 +81,7 @@ class Line:
 
     async def answered(self, answer: "asyncio.Future[str]") -> str:
         """Why the broker refuses it, if it does. BusError where it does not answer."""
-        because: str = await self._in_time(answer)
+        because: str = answer.result() if answer.done() else await self._in_time(answer)
         return because and _advised(because)
 
     async def publish(self, message: Message) -> None:
@@ -161,18 +89,23 @@ class Line:
 
     async def lost(self) -> None:
         """Returns never: BusError once the connection is gone."""
-        try:
-            async for _ in self._client.messages:
-                pass
-        except aiomqtt.MqttError as error:
-            raise BusError(f"lost broker {self._where}: {_cause(error.__cause__ or error)}") from error
+        raise self._gone(await asyncio.shield(self._client.over))  # others may wait for it, too
 
     async def _in_time(self, awaited: Any) -> Any:
+        """BusError where it is not there in time, or the connection is gone meanwhile."""
+        waiting, over = asyncio.ensure_future(awaited), self._client.over
         try:
-            async with asyncio.timeout(ANSWER_S):
-                return await awaited
-        except TimeoutError as error:
-            raise BusError(f"broker {self._where} does not answer within {ANSWER_S:g} s") from error
+            done, _ = await asyncio.wait((waiting, over), timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            if waiting in done:
+                return waiting.result()
+        finally:
+            waiting.cancel()
+        if over in done:
+            raise self._gone(over.result())
+        raise BusError(f"broker {self._where} does not answer within {ANSWER_S:g} s")
+
+    def _gone(self, error: Exception) -> BusError:
+        return BusError(f"lost broker {self._where}: {_cause(error)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,22 +123,26 @@ class Broker:
         password, context = await asyncio.to_thread(_credentials, self.settings)
         client = self._client(will, password, context)
         try:
-            await names.look_up(
-                self.settings.host, self.settings.port
-            )  # aiomqtt would do so in a thread of the store's
-            await client.__aenter__()
-        except (aiomqtt.MqttError, OSError) as error:  # TimeoutError is an OSError
-            raise BusError(f"cannot reach broker {self.where}: {_cause(error)}") from error
-        try:
+            await self._reached(client)
             yield Line(client, self.where)
         finally:
             await client.end()
 
-    def _client(self, will: Message, password: str | None, context: ssl.SSLContext | None) -> _Client:
+    async def _reached(self, client: Client) -> None:
+        try:
+            await names.look_up(self.settings.host, self.settings.port)  # or aiomqtt would, in a thread of the store's
+            await client.__aenter__()
+        except (aiomqtt.MqttError, OSError) as error:  # TimeoutError is an OSError
+            raise BusError(f"cannot reach broker {self.where}: {_cause(error)}") from error
+        finally:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError  # where both come at once, wait_for of Python 3.11 forgets it
+
+    def _client(self, will: Message, password: str | None, context: ssl.SSLContext | None) -> Client:
         last = aiomqtt.Will(
-            will.topic, will.payload, 1, will.retain, _properties(PacketTypes.WILLMESSAGE, **will.properties)
+            will.topic, will.payload, 1, will.retain, properties(PacketTypes.WILLMESSAGE, **will.properties)
         )
-        return _Client(
+        return Client(
             self.settings.host,
             port=self.settings.port,
             username=self.settings.username or None,
@@ -213,7 +150,6 @@ class Broker:
             identifier=self.client_id,
             protocol=aiomqtt.ProtocolVersion.V5,
             will=last,
-            timeout=CONNECT_S,
             keepalive=self.settings.keepalive_s,
             clean_start=True,
             tls_context=context,
@@ -228,7 +164,7 @@ def _credentials(settings: Mqtt) -> tuple[str | None, ssl.SSLContext | None]:
         return password, None
     try:
         context = ssl.create_default_context(cafile=settings.ca_file or None)
-        context.sslsocket_class = _Socket
+        context.sslsocket_class = Socket
         if settings.certificate_file:
             secret.read(settings.key_file)
             context.load_cert_chain(settings.certificate_file, settings.key_file)
@@ -236,13 +172,6 @@ def _credentials(settings: Mqtt) -> tuple[str | None, ssl.SSLContext | None]:
         files = ", ".join(filter(None, (settings.ca_file, settings.certificate_file)))
         raise BusError(f"cannot use {files} for the broker: {_cause(error)}") from error
     return password, context
-
-
-def _properties(packet: int, **values: Any) -> Properties:
-    made = Properties(packet)  # type: ignore[no-untyped-call]
-    for name, value in values.items():
-        setattr(made, name, value)
-    return made
 
 
 def _cause(error: BaseException) -> str:

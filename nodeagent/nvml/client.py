@@ -7,7 +7,9 @@ Rule 3: a question has a deadline. A worker that misses it is dismissed: its inp
         SIGTERM, and SIGKILL at the very last, for that can freeze a GPU. All this in a thread of its own; the next
         question goes to a new worker. At most two are on their way out at a time.
 Rule 4: a worker that crashes is a fact, and the next one starts at once; one that crashes too waits, ever longer.
-Rule 5: a library that was replaced on disk stays as it was in the worker that mapped it: where library and kernel
+Rule 5: what comes back has its shape, or it is no answer: a library that writes where it should not can make the worker
+        say anything. Such a worker is dismissed like one that hangs, for it may be inside a driver.
+Rule 6: a library that was replaced on disk stays as it was in the worker that mapped it: where library and kernel
         module differ, one new worker looks again, before a person hears that the machine wants a reboot.
 """
 
@@ -20,6 +22,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from nodeagent.errors import Unanswered
 from nodeagent.nvml import presence
@@ -34,7 +38,31 @@ _MOST_BYTES = 4 * 1024 * 1024
 _MOST_LEAVING = 2
 _MISMATCH = 18  # NVML_ERROR_LIB_RM_VERSION_MISMATCH
 
+WORKER = (sys.executable, "-P", "-m", "nodeagent.nvml.worker")
+
 Process = subprocess.Popen[bytes]
+
+
+class _Gpu(msgspec.Struct):
+    pci_address: str
+
+
+class _Answer(msgspec.Struct):
+    gpus: list[_Gpu]
+
+
+class _Silence(msgspec.Struct):
+    kind: str
+    detail: str
+
+
+class _Reply(msgspec.Struct):
+    """What every reply has; its readings are looked at by whoever puts them into a snapshot."""
+
+    stuck_s: float
+    answer: _Answer | None = None
+    unanswered: _Silence | None = None
+    code: int = 0
 
 
 class Client:
@@ -47,10 +75,12 @@ class Client:
         *,
         deadline_s: float = DEADLINE_S,
         patience_s: float = PATIENCE_S,
+        worker: Sequence[str] = WORKER,
     ) -> None:
         """`library` is a path to libnvidia-ml.so.1, for where the dynamic linker does not find it by itself."""
         self._root = root
         self._library = library
+        self._program = worker
         self._deadline_s = deadline_s
         self._patience_s = patience_s
         self._turn = threading.Lock()
@@ -130,12 +160,15 @@ class Client:
             limit_s += _START_S
         request = {"ask": question, "gpus": list(gpus), "within_s": self._deadline_s * _WORKERS_SHARE}
         try:
-            reply: dict[str, Any] = json.loads(_talk(self._worker, json.dumps(request).encode() + b"\n", limit_s))
+            reply = _read(_talk(self._worker, json.dumps(request).encode() + b"\n", limit_s))
         except TimeoutError:
             self._dismiss()
             raise _unanswered("TIMEOUT", f"no answer within {limit_s:g} s") from None
-        except (EOFError, OSError, ValueError):
+        except (EOFError, OSError):
             raise self._crashed() from None
+        except ValueError:
+            self._dismiss()
+            raise self._put_off("its worker said what is no answer") from None
         self._crashes = 0
         if reply["stuck_s"] > self._patience_s:
             self._dismiss()
@@ -151,7 +184,7 @@ class Client:
             raise _unanswered("TIMEOUT", "earlier workers are still inside its library")
         arguments = [str(self._library)] if self._library else []
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "nodeagent.nvml.worker", *arguments],
+            [*self._program, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -163,10 +196,14 @@ class Client:
         if worker is None:
             return _unanswered("FAILED", "the worker is gone")
         _end(worker, patience_s=1.0, grace_s=0.2)
+        return self._put_off(f"its library ended the worker ({_ending(worker.returncode)})")
+
+    def _put_off(self, why: str) -> Unanswered:
+        """The next worker starts at once, those after it ever later."""
         self._crashes += 1
         pause_s = min(2.0 ** (self._crashes - 1), _LONGEST_PAUSE_S) if self._crashes > 1 else 0.0
         self._not_before = time.monotonic() + pause_s
-        self._why_not = _unanswered("FAILED", f"its library ended the worker ({_ending(worker.returncode)})")
+        self._why_not = _unanswered("FAILED", why)
         return self._why_not
 
     def _dismiss(self) -> None:
@@ -189,21 +226,39 @@ def _unanswered(kind: str, why: str) -> Unanswered:
 
 
 def _talk(worker: Process, line: bytes, limit_s: float) -> bytes:
-    """One line there and one back. EOFError where the worker is gone, TimeoutError where it does not answer."""
+    """One line there and one back. EOFError where the worker is gone, TimeoutError where it does not answer, ValueError
+    where it says more than that.
+    """
     if worker.stdin is None or worker.stdout is None:
         raise EOFError
     until = time.monotonic() + limit_s
-    worker.stdin.write(line)  # a few hundred bytes into an empty pipe
     poll = select.poll()
     poll.register(worker.stdout, select.POLLIN)
+    if any(event & select.POLLIN for _, event in poll.poll(0)):
+        raise ValueError("it says something that it was not asked")  # or it would pass for the answer to this
+    worker.stdin.write(line)  # a few hundred bytes into an empty pipe
     reply = b""
     while not reply.endswith(b"\n"):
         if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
             raise TimeoutError
         part = worker.stdout.read(65536)
-        if not part or len(reply) > _MOST_BYTES:
+        if not part:
             raise EOFError
         reply += part
+        if len(reply) > _MOST_BYTES:
+            raise ValueError("it does not end")
+    return reply
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    """ValueError where it is no reply of a worker's."""
+    try:
+        reply: dict[str, Any] = json.loads(line)
+        shape = msgspec.convert(reply, _Reply)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if shape.answer is None and shape.unanswered is None:
+        raise ValueError("it says neither what it found nor why it did not")
     return reply
 
 

@@ -158,14 +158,17 @@ def ask(probe: Probe, host: Host) -> Answer:
         return _answered(probe, host, probe.run(host))
     except Unanswered as error:
         kind = KINDS.get(f"KIND_{error.kind}", Problem.KIND_FAILED)
-        return _failed(probe, host, Problem(probe=probe.name, kind=kind, detail=error.detail))
+        return _failed(probe, host, Problem(probe=probe.name, kind=kind, detail=_one_line(error)))
     except Exception as error:  # noqa: BLE001 - a broken probe is a fact about the machine, whatever broke it
         _log.debug("probe %s failed", probe.name, exc_info=True)
         return _failed(probe, host, _problem(probe, f"{type(error).__name__}: {_one_line(error)}"))
 
 
 def _answered(probe: Probe, host: Host, part: Snapshot) -> Answer:
-    problems = [Problem(probe=probe.name, kind=p.kind, part=p.part, detail=p.detail) for p in part.problems]
+    problems = [
+        Problem(probe=probe.name, kind=p.kind, part=_one_line(p.part), detail=_one_line(p.detail))
+        for p in part.problems
+    ]
     part.ClearField("problems")
     return Answer(part, (*problems, *_unread(probe, host.root.notes)))
 
@@ -196,5 +199,6 @@ def _unread_one(probe: Probe, note: Note) -> Problem:
     )
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
+    """What a driver or a captured machine says may be anything."""
     return " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())[:300]

@@ -38,7 +38,9 @@ def _answers(body: bytes, folder: Path) -> object:
     shutil.copy(VM / "capture.json", folder)
     for name in ("cpu", "memory", "boot", "links", "filesystems", "nvml", "uname"):
         (folder / "answers" / f"{name}.json").write_bytes(body)
-    return page(scan(replayed(folder)))
+    snapshot = scan(replayed(folder))
+    assert [one.detail for one in snapshot.problems if "\n" in one.detail + one.part] == []
+    return page(snapshot)
 
 
 def _told(text: str) -> object:

@@ -1,6 +1,11 @@
 """What the other end of a conversation says to one of our programs, when it is not what it should be."""
 
+import asyncio
+import contextlib
+import json
 import random
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -8,13 +13,40 @@ from hypothesis import strategies as st
 
 from bedplate.v1.snapshot_pb2 import Snapshot
 from bedplate.v1.uplink_pb2 import SessionResponse, Welcome
+from nodeagent import probes
+from nodeagent.host import live
+from nodeagent.nvml.client import Client
+from nodeagent.root import Root
 from nodeagent.session import PeerError, Session
+from provisioner.bus import Broker, BusError, Message
 from tests.edge import RUN
-from tests.fuzz.decoder import Decoder, plain
-from tests.fuzz.inputs import framed, unframed
+from tests.fuzz.decoder import Decoder, ReadSoon, in_a_folder, in_a_loop, plain
+from tests.fuzz.inputs import framed, misshapen, unframed
 from tests.fuzz.messages import serialized
+from tests.nvml import fake
+from tests.outgoing import plain as plain_broker
 
 WELCOME = SessionResponse(welcome=Welcome(epoch=1)).SerializeToString()
+
+NVML = Path(__file__).parents[1] / "machines/h100/answers/nvml.json"
+GPUS = ["0000:53:00.0", "0000:64:00.0"]
+REPLIES = [
+    {"answer": json.loads(NVML.read_bytes()), "stuck_s": 0.0},
+    {"answer": {"gpus": [{"pci_address": GPUS[0], "uuid": "GPU-1", "celsius": 40.0}]}, "stuck_s": 0.0},
+    {"unanswered": {"kind": "FAILED", "detail": "cannot ask the NVIDIA driver: x"}, "code": 18, "stuck_s": 61.0},
+]
+WILL = Message("bedplate/v1/provisioner/state", b"{}", "application/json")
+PACKETS = (  # of a broker: CONNACK, PUBACK, PINGRESP, DISCONNECT, and a PUBLISH
+    b"\x20\x06\x00\x00\x03\x21\x00\x14",
+    b"\x40\x03\x00\x01\x10",
+    b"\xd0\x00",
+    b"\xe0\x02\x8e\x00",
+    b"\x32\x08\x00\x01a\x00\x01\x00hi",
+)
+
+
+def _packet(kind: int, body: bytes) -> bytes:
+    return bytes((kind, len(body))) + body
 
 
 def _session(body: bytes) -> None:
@@ -32,6 +64,48 @@ def _session(body: bytes) -> None:
         assert session.dial_at < 1e6
 
 
+def _worker(body: bytes, folder: Path) -> None:
+    """The NVML worker's client, and the probes that ask it. A worker says this to the first question, and ends."""
+    machine, said = folder / "machine", folder / "said"
+    if not machine.exists():
+        fake.machine(machine, GPUS)
+    said.write_bytes(body)
+    client = Client(Root(machine), worker=("sh", "-c", 'read line; cat "$0"', str(said)), patience_s=0.0)
+    host = live(client.doors(), root=Root(machine))
+    try:
+        answers = [probes.ask(probe, host.view()) for probe in probes.registry() if "gpu" in probe.name]
+    finally:
+        client.close()
+    assert [one.detail for answer in answers for one in answer.problems if "\n" in one.detail] == []
+
+
+@contextlib.asynccontextmanager
+async def _broker(_: Path) -> AsyncIterator[ReadSoon]:
+    """A broker that says this to whoever connects, and hangs up. What was asked for is over then, with a sentence."""
+    said = [b""]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read(1 << 16)
+            writer.write(said[0])
+            await writer.drain()
+        writer.close()
+
+    async def read(body: bytes) -> None:
+        said[0] = body
+        async with broker.connected(WILL) as line:
+            published = asyncio.create_task(line.publish(WILL))
+            try:
+                await line.lost()
+            finally:
+                published.cancel()
+                await asyncio.gather(published, return_exceptions=True)
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        broker = Broker(plain_broker(server.sockets[0].getsockname()[1]), "bedplate")
+        yield read
+
+
 def _said() -> st.SearchStrategy[bytes]:
     said = serialized(SessionResponse)
     return st.builds(lambda first, rest: framed([first, *rest]), st.just(WELCOME) | said, st.lists(said, max_size=5))
@@ -40,5 +114,20 @@ def _said() -> st.SearchStrategy[bytes]:
 DECODERS: dict[str, Decoder] = {
     "agent: what the provisioner says on its stream": Decoder(
         plain(_session), [framed([WELCOME])], (PeerError, DecodeError), _said()
+    ),
+    "provisioner: what a broker says": Decoder(
+        in_a_loop(_broker),
+        [b"".join(PACKETS), *(PACKETS[0] + packet for packet in PACKETS)],
+        (BusError,),
+        st.lists(st.builds(_packet, st.integers(0, 255), st.binary(max_size=12)), max_size=4).map(
+            lambda packets: PACKETS[0] + b"".join(packets)
+        ),
+    ),
+    "agent: what the NVML worker answers": Decoder(
+        in_a_folder(_worker),
+        [json.dumps(one).encode() + b"\n" for one in REPLIES],
+        (),
+        misshapen(REPLIES).map(lambda line: line + b"\n"),
+        examples=100,
     ),
 }
