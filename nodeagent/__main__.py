@@ -15,6 +15,7 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 
+from nodeagent import output
 from nodeagent.errors import BedplateError
 from nodeagent.host import Host, live, replayed
 
@@ -28,6 +29,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
+    output.stand()
     try:
         if words[:1] == ["simulate"]:  # has options of its own
             from nodeagent.simulate.command import main as simulate
@@ -40,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BedplateError as error:
         sys.stderr.write(f"nodeagent: {error}\n")
         return 1
-    except BrokenPipeError:  # the reader has seen enough; nothing may be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has seen enough
+        output.drop()
         return 0
+    except OSError as error:
+        sys.stderr.write(f"nodeagent: {output.fault(error)}\n")
+        return 1
     except KeyboardInterrupt:
         return 130
     return status

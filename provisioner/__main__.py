@@ -18,7 +18,7 @@ if missing := [name for name in ("alembic", "click", "sqlalchemy") if find_spec(
 
 import click
 
-from provisioner import logs
+from provisioner import logs, output
 from provisioner.config import Config, load
 from provisioner.errors import BedplateError
 
@@ -173,10 +173,14 @@ def version() -> None:
 
 
 def main() -> None:
+    output.stand()
     try:
         cli(prog_name="provisioner")
     except BedplateError as error:
         click.echo(f"provisioner: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"provisioner: {output.fault(error)}", err=True)
         sys.exit(1)
 
 

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from provisioner import credentials
+from provisioner.pki import PersonIdentity, Role
 from provisioner.store import Store
 from provisioner.world import Accepted, Asked
 from tests.running import BIN, Site, site
 
 pytestmark = pytest.mark.slow
 
+DAY_S = 86400.0
 PENDING, LET_IN = "m-pppppppp", "m-llllllll"
 
 
@@ -172,6 +175,21 @@ def test_a_machine_is_revoked_and_gets_a_token_of_its_own(place):
     assert f"bedplate machine rekey {LET_IN}" in told
     refused = _line(place, 1, "machine", "accept", "gpu-02", "--replaces", "gpu-02", "--yes")
     assert "it does not wait for a person" in refused
+
+
+def test_a_certificate_that_is_over_or_not_yet_begun_and_a_wrong_port_are_named(place):
+    ca, now, address = credentials.load(place.folder / "provisioner"), time.time(), f"127.0.0.1:{place.port}"
+    for name, at, says in (("late", now - 20 * DAY_S, " ended on "), ("early", now + 20 * DAY_S, " begins on ")):
+        folder = place.folder / name
+        folder.mkdir(mode=0o700)
+        chain, key = ca.issue_person(PersonIdentity(name, Role.ADMIN), now=at, lifetime_s=10 * DAY_S)
+        for file, content in {"ca.pem": ca.roots_pem, "cert.pem": chain, "key.pem": key}.items():
+            (folder / file).write_bytes(content)
+        place.bedplate("context", "add", name, "--address", address, "--credentials", str(folder))
+        assert f"the certificate {folder}/cert.pem{says}" in _line(place, 4, "--context", name, "machines")
+    door, admin = f"127.0.0.1:{place.enrol_port}", str(place.folder / "provisioner/admin")
+    place.bedplate("context", "add", "door", "--address", door, "--credentials", admin)
+    assert _line(place, 1, "--context", "door", "machines").endswith("or its port for newcomers")
 
 
 def test_a_credential_is_listed_taken_back_and_worth_nothing_then(place):

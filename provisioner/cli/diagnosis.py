@@ -6,12 +6,14 @@ name, the port, the handshake; the first step that fails is the answer.
 
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.cli.contexts import Context
 
 TIMEOUT_S = 3.0
+ANOTHER = "another is made on the provisioner's host, with `provisioner credential`"
 ALERTS = (
     ("UNKNOWN_CA", "it does not know the CA of {cert}; get new credentials from it"),
     ("BAD_CERTIFICATE", "it refuses the certificate {cert}; get new credentials from it"),
@@ -90,7 +92,7 @@ def _handshake(plain: socket.socket, host: str, secure: ssl.SSLContext, context:
         with secure.wrap_socket(plain, server_hostname=host) as tls:
             tls.settimeout(TIMEOUT_S)
             if not tls.recv(1):  # an HTTP/2 server speaks first; one that hangs up did not like whom it met
-                return f"{context.address} refuses the certificate {context.cert}; get new credentials from it"
+                return _unliked(context)
     except ssl.SSLCertVerificationError as error:
         return _verification(error, context)
     except TimeoutError:
@@ -100,6 +102,21 @@ def _handshake(plain: socket.socket, host: str, secure: ssl.SSLContext, context:
     except (ConnectionError, OSError) as error:
         return f"{context.address} breaks off ({error.strerror or error}); see whether it is the provisioner's port"
     return ""
+
+
+def _unliked(context: Context) -> str:
+    """It says nothing more: the certificate may."""
+    from cryptography import x509  # noqa: PLC0415 - 50 ms that only a failure pays
+
+    certificate, now = x509.load_pem_x509_certificate(Path(context.cert).read_bytes()), time.time()
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if ends.timestamp() < now:
+        return f"{context.address}: the certificate {context.cert} ended on {ends:%Y-%m-%d %H:%M} UTC; {ANOTHER}"
+    if begins.timestamp() > now:
+        return (
+            f"the certificate {context.cert} begins on {begins:%Y-%m-%d %H:%M} UTC; see whether the clock here is right"
+        )
+    return f"{context.address} refuses the certificate {context.cert}; get new credentials from it"
 
 
 def _verification(error: ssl.SSLCertVerificationError, context: Context) -> str:

@@ -7,10 +7,12 @@ Rule 2: nobody sees a traceback for what they did or what the network did; one l
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
 
+from provisioner import output
 from provisioner.cli.commands import COMMANDS
 from provisioner.errors import BedplateError
 
@@ -50,6 +52,13 @@ class Lazy(click.Group):
             raise TypeError(cmd_name)
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if close := get_close_matches(args[0], COMMANDS) if args[0] not in COMMANDS else []:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, close))}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -70,16 +79,19 @@ def program(ctx: click.Context, context: str) -> None:
 def run(arguments: Sequence[str]) -> int:
     """The exit code; what there is to say is said."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand between ours
+    output.stand()
     for stream in (sys.stdout, sys.stderr):
         # Names come from machines: a terminal that cannot show one must not end the program.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         code = _ended(list(arguments))
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has gone; what is still buffered must not be tried again at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read has gone
+        output.drop()
         return BROKEN_PIPE
+    except OSError as error:
+        click.echo(f"bedplate: {output.fault(error)}", err=True)
+        return 1
     return code
 
 

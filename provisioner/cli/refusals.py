@@ -31,7 +31,7 @@ ADVICE: Mapping[str, str] = {
     "DEADLINE_EXCEEDED": "see whether the provisioner is well, and try again",
     "PERMISSION_DENIED": "ask for credentials with a role that may, or choose another context",
     "UNAUTHENTICATED": "this context's certificate says nobody that the provisioner knows",
-    "UNIMPLEMENTED": "the provisioner is older than this program; see `bedplate version`",
+    "UNIMPLEMENTED": "it is an older provisioner (see `bedplate version`), or its port for newcomers",
     "RESOURCE_EXHAUSTED": "ask for less, or try again later",
     "INTERNAL": "the provisioner's log says more",
     "UNKNOWN": "the provisioner's log says more",
