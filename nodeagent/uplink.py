@@ -31,7 +31,7 @@ WELCOME_S = 30.0
 PATIENCE_S = 10.0
 GOODBYE_S = 2.0
 CHANNEL_OPTIONS = (
-    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_time_ms", 20_000),  # less than the provisioner's: one end asks, and this is the one that must dial
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),  # a minute, if nobody says otherwise
     ("grpc.keepalive_permit_without_calls", 0),

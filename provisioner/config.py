@@ -66,7 +66,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silent_after_s: Seconds = 60.0
     vitals_interval_s: Seconds = 300.0
     certificate_days: Days = 7.0
-    keepalive_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 10.0
+    keepalive_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 25.0
     pending_limit: Count = 1000
     connections: Connections = 16_000  # to `listen`
     enrol_connections: Connections = 3_000  # to `enrol_listen`

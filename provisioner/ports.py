@@ -24,6 +24,7 @@ STRANGER_MESSAGE = 64 << 10  # an enrolment has some kilobytes
 STRANGER_STREAMS = 8  # an agent has one
 STRANGER_IDLE_MS = 15_000
 STRANGER_AGE_MS = 30_000  # whatever is under way: a call that was begun and never said is not held for ever
+ANSWER_MS = 10_000  # for the answer to a ping
 RESERVE = 256  # descriptors that are not connections: the store, its threads, the log
 
 
@@ -55,11 +56,12 @@ def door(config: Config) -> Options:
 
 def _both(config: Config) -> Options:
     keepalive_ms = int(config.keepalive_s * 1000)
+    answer_ms = min(keepalive_ms, ANSWER_MS)
     return [
         ("grpc.so_reuseport", 0),  # a port that is taken is an error, not half of the connections
         ("grpc.keepalive_time_ms", keepalive_ms),
-        ("grpc.keepalive_timeout_ms", keepalive_ms),
-        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # a minute, if nobody says otherwise
+        ("grpc.keepalive_timeout_ms", answer_ms),
+        ("grpc.http2.ping_timeout_ms", answer_ms),  # a minute, if nobody says otherwise
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ("grpc.http2.max_pings_without_data", 0),

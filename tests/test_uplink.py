@@ -12,7 +12,10 @@ import pytest
 
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta, Goodbye, Hello, SessionResponse
+from nodeagent.uplink import CHANNEL_OPTIONS
+from provisioner import ports
 from provisioner.access import standing
+from provisioner.config import Config
 from provisioner.conversation import RETRY_S
 from provisioner.pki import MachineIdentity
 from provisioner.world import Forgotten, Revoked
@@ -41,6 +44,11 @@ async def _until(true: Callable[[], bool]) -> None:
 
 def _whole(sequence: int) -> Delta:
     return Delta(sequence=sequence, whole=True, vitals=Vitals())
+
+
+def test_of_a_stream_that_is_well_one_end_alone_asks_for_the_other() -> None:
+    agents_ms = dict(CHANNEL_OPTIONS)["grpc.keepalive_time_ms"]
+    assert dict(ports.main(Config()))["grpc.keepalive_time_ms"] > agents_ms, "both would, and each costs as much"
 
 
 def test_a_younger_stream_ends_the_older_one_and_both_are_told_apart(tmp_path: Path) -> None:
