@@ -43,14 +43,15 @@ class _Course:
     count: int = 0  # since the first of them
     flaps: bool = False
 
-    def still(self, now: float) -> bool:
-        return self.times[-1] <= now - WINDOW_S
+    def still(self, since: float) -> bool:
+        return self.times[-1] <= since
 
 
 @dataclass(slots=True)
 class Flaps:
     """One for a provisioner. Its size is bounded by what changed within the window."""
 
+    window_s: float = WINDOW_S
     _courses: dict[Key, _Course] = field(default_factory=dict)
 
     def moved(self, facts: Facts, moves: Sequence[Move], now: float) -> list[Noted]:
@@ -68,7 +69,7 @@ class Flaps:
                 course.times = [now]
                 if flapped and not again:
                     continue
-                because = f"{course.line}: came and went, {course.count} changes within {WINDOW_S / 60:g} min"
+                because = f"{course.line}: came and went, {course.count} changes within {self.window_s / 60:g} min"
                 noted.append(_noted(FLAPPING, facts.id, facts.hostname, because, course.count, now=now))
             else:
                 told[APPEARED if there else CLEARED].append(_told(problem, there=there))
@@ -80,7 +81,7 @@ class Flaps:
         """The last word on each problem that flapped and then stood still. Once it is stored, `forget`."""
         noted: list[Noted] = []
         for key, course in self._courses.items():
-            if course.flaps and course.still(now):
+            if course.flaps and course.still(now - self.window_s):
                 because = (
                     f"{course.line}: it is {'there' if course.there else 'gone'} now, after {course.count} changes"
                 )
@@ -90,15 +91,15 @@ class Flaps:
 
     def forget(self, now: float) -> None:
         """What stands still, whether it flapped or not."""
-        self._courses = {key: course for key, course in self._courses.items() if not course.still(now)}
+        self._courses = {key: course for key, course in self._courses.items() if not course.still(now - self.window_s)}
 
     def _course(self, facts: Facts, problem: Problem, now: float) -> _Course:
         key = _key(facts.id, problem)
         course = self._courses.get(key)
-        if course is None or (course.still(now) and not course.flaps):
+        if course is None or (course.still(now - self.window_s) and not course.flaps):
             course = self._courses[key] = _Course(facts.hostname, _line(problem))
         if not course.flaps:
-            course.times = [one for one in course.times if one > now - WINDOW_S]
+            course.times = [one for one in course.times if one > now - self.window_s]
             course.count = len(course.times)
         return course
 

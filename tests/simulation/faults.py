@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 from bedplate.v1 import fleet_pb2 as pb
+from provisioner.phase import silent_at
 from provisioner.world import Facts
 from tests.simulation.fleet import Fleet
 from tests.simulation.machine import Machine
+from tests.simulation.site import SILENT_AFTER_S, TICK_S
 
 Fault = Callable[[Fleet], None]
 
@@ -128,8 +130,16 @@ def disk_slow(fleet: Fleet) -> None:
 
 
 def forget(fleet: Fleet) -> None:
-    if known := fleet.known():
-        fleet.ask(pb.ForgetMachineRequest(machine=fleet.timeline.random.choice(known).id))
+    """Now and then while it asks for a younger certificate, or just as its silence is being written."""
+    if not (known := fleet.known()) or not fleet.site:
+        return
+    facts, timeline = fleet.timeline.random.choice(known), fleet.timeline
+    falls_silent_at, in_s = silent_at(facts, fleet.site.world, SILENT_AFTER_S), timeline.between(0.0, 1.0)
+    if falls_silent_at is not None and timeline.chance(0.7):
+        in_s = max(falls_silent_at - timeline.now, 0.0) + timeline.between(-0.5, TICK_S)
+    elif timeline.chance(0.5):
+        fleet.owner(facts).ask_younger()
+    timeline.after(max(in_s, 0.0), fleet.ask, pb.ForgetMachineRequest(machine=facts.id))
 
 
 def revoke(fleet: Fleet) -> None:

@@ -14,7 +14,7 @@ from bedplate.v1.enrolment_pb2 import Evidence
 from bedplate.v1.fleet_pb2 import Phase
 from bedplate.v1.uplink_pb2 import Delta, Problems
 from provisioner.admission import kinds
-from provisioner.flaps import WINDOW_S, Flaps
+from provisioner.flaps import Flaps
 from provisioner.phase import word_of
 from provisioner.tokens import machine_of
 from provisioner.vitals import folded
@@ -43,7 +43,7 @@ from provisioner.world import (
 from tests.simulation.broken import BrokenError, hold
 from tests.simulation.disk import Platter
 from tests.simulation.manners import Manners
-from tests.simulation.oracle import Oracle
+from tests.simulation.oracle import FLAP_WINDOW_S, Oracle
 from tests.simulation.outward import Outward
 
 PRESENT = Phase.PHASE_PRESENT
@@ -121,7 +121,7 @@ class Invariants:
                 self._back.pop(facts.id, None)
 
     def flaps(self, flaps: Flaps, now: float) -> None:
-        old = [key for key, course in flaps._courses.items() if course.times[-1] < now - 2 * WINDOW_S]
+        old = [key for key, course in flaps._courses.items() if course.times[-1] < now - 2 * FLAP_WINDOW_S]
         hold(not old, "the memory of flaps holds what stands still:", old[:1])
 
     def opened(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bedplate.v1.fleet_pb2 import Phase
+from bedplate.v1.uplink_pb2 import Problems
 from provisioner.world import (
     Accepted,
     Asked,
@@ -30,7 +31,7 @@ from provisioner.world import (
 from tests.simulation.broken import hold
 
 APPEARED, CLEARED, FLAPPING = (f"machine.problem.{word}" for word in ("appeared", "cleared", "flapping"))
-WINDOW_S, MOST = 600.0, 3
+FLAP_WINDOW_S, MOST = 90.0, 3  # so short that a fleet outlives it several times
 NONE, PENDING, ACCEPTED, PRESENT, SILENT = (  # looked up once: protobuf's names are slow to get
     Phase.PHASE_UNSPECIFIED,
     Phase.PHASE_PENDING,
@@ -52,6 +53,7 @@ class Seen:
     silent: bool = False  # noted so
     boot: str = ""
     told: dict[str, str] = field(default_factory=dict)  # problem -> the last word on it
+    problems: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -67,7 +69,9 @@ class Oracle:
         self.tokens: dict[str, Token] = {}
         self._reboots: set[str] = set()  # in this batch: those that came back with another boot id
         self._told: set[str] = set()  # and those of which an event says so
-        self._moves: dict[tuple[str, str], list[float]] = defaultdict(list)  # machine, problem -> when it was told
+        self._words: dict[tuple[str, str], list[float]] = defaultdict(list)  # machine, problem -> when it was told
+        self._moves: dict[tuple[str, str], list[float]] = defaultdict(list)  # machine, probe -> when it came or went
+        self._refused_at = 0.0
 
     def change(self, change: Any) -> None:  # noqa: C901, PLR0912 - one arm a change
         seen = self.machines.get(getattr(change, "machine_id", ""))
@@ -100,10 +104,16 @@ class Oracle:
                 seen.stream, seen.heard = "", change.at
         elif isinstance(change, VitalsKept | VitalsMoved | InventoryKept):
             seen.heard = change.at
+            if isinstance(change, VitalsKept):
+                self._problems(change, seen)
 
     def begins(self) -> None:
         """A life of the provisioner: what it counts of flaps is lost with the one before."""
-        self._moves.clear()
+        self._words.clear()
+
+    def refused(self, now: float) -> None:
+        """Something did not come to be: what the product has counted of problems is more than what is durable."""
+        self._refused_at = now
 
     def batch_over(self) -> None:
         hold(self._reboots == self._told, *(self._reboots ^ self._told), "came back with another boot id, or did not")
@@ -159,9 +169,18 @@ class Oracle:
         if "rebooted" in change.because:
             self._told.add(change.machine_id)
         if change.kind.startswith("machine.problem.") and " problems: " not in change.because:
-            problem = change.because.partition(":")[0]
+            problem, since = change.because.partition(":")[0], change.at - FLAP_WINDOW_S
             seen.told[problem] = change.kind
-            times = self._moves[change.machine_id, problem]
+            times = self._words[change.machine_id, problem]
             times.append(change.at)
-            lately = sum(at > change.at - WINDOW_S for at in times)
-            hold(lately <= MOST + 2, change.machine_id, "has", lately, "events of", problem, "within", WINDOW_S, "s")
+            lately = sum(at > since for at in times)
+            hold(lately <= MOST + 2, change.machine_id, "has", lately, "events of", problem, "within the window")
+            if change.kind == FLAPPING and self._refused_at < since - FLAP_WINDOW_S:
+                moves = sum(at > since for at in self._moves[change.machine_id, problem.partition(" ")[0]])
+                hold(moves >= MOST, change.machine_id, "flaps in", problem, "after", moves, "changes within the window")
+
+    def _problems(self, change: VitalsKept, seen: Seen) -> None:
+        now = frozenset(problem.probe for problem in Problems.FromString(change.problems).problems)
+        for probe in seen.problems ^ now:
+            self._moves[change.machine_id, probe].append(change.at)
+        seen.problems = now

@@ -22,6 +22,7 @@ from provisioner.world import Change
 from tests.simulation.disk import Disk
 from tests.simulation.invariants import Invariants
 from tests.simulation.loop import Loop
+from tests.simulation.oracle import FLAP_WINDOW_S
 from tests.simulation.timeline import Timeline
 
 SILENT_AFTER_S = 45.0
@@ -54,7 +55,7 @@ class Site:
         self._writing: list[Wish] = []
         self._late: list[Wish] = []
         self._noting = self._settling = False
-        self.flaps = Flaps()
+        self.flaps = Flaps(FLAP_WINDOW_S)
         self.conversations: dict[str, Any] = {}  # machine id -> conversation
         self.loop = Loop(timeline)
         self._changed = asyncio.Event()
@@ -111,6 +112,7 @@ class Site:
             self._put_down()
         except StoreError as refused:
             error = refused
+            self.invariants.oracle.refused(self.timeline.now)
             self.timeline.say("provisioner", str(refused))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -119,6 +121,8 @@ class Site:
             self._begin_batch()
         for wish in batch:
             wish.told(error)
+        if late:
+            self.invariants.oracle.refused(self.timeline.now)
         for wish in late:
             wish.told(OverError(OVER))
 
