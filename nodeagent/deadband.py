@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from bedplate.v1.snapshot_pb2 import Vitals
-from nodeagent.vitals import chosen, drop, entries
+from nodeagent.vitals import differs, drop, entries
 
 MIB = 1 << 20
 
@@ -47,9 +47,7 @@ BANDS = {
 
 def moved(before: Vitals, after: Vitals) -> tuple[Vitals, list[str]]:
     """The entries that left their dead band, each whole, and the names of those that are no more: "links/eth1"."""
-    old, new = entries(before), entries(after)
-    changed = [key for key, entry in new.items() if key not in old or not _near(old[key], entry)]
-    return chosen(after, changed), sorted(set(old) - set(new) - {"host"})
+    return differs(before, after, _near)
 
 
 def apply(vitals: Vitals, changed: Vitals, gone: Iterable[str]) -> Vitals:

@@ -1,6 +1,7 @@
 """Vitals as entries with names: "host", "links/eth0", "gpus/GPU-8f3c…". A delta is a few entries, each whole."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from operator import eq
 
 from google.protobuf.message import Message
 
@@ -18,23 +19,18 @@ def entries(vitals: Vitals) -> dict[str, Message]:
     return found
 
 
-def chosen(vitals: Vitals, names: Iterable[str]) -> Vitals:
-    """Only these entries."""
-    some = Vitals()
-    for key in names:
-        section, _, name = key.partition("/")
-        if section == "host":
-            some.host.CopyFrom(vitals.host)
-        else:
-            getattr(some, section)[name].CopyFrom(getattr(vitals, section)[name])
-    return some
-
-
-def differs(before: Vitals, after: Vitals) -> tuple[Vitals, list[str]]:
-    """The entries that are not the same to the bit, and the names of those that are no more."""
-    old, new = entries(before), entries(after)
-    changed = [key for key, entry in new.items() if key not in old or old[key] != entry]
-    return chosen(after, changed), sorted(set(old) - set(new) - {"host"})
+def differs(before: Vitals, after: Vitals, same: Callable[[Message, Message], bool] = eq) -> tuple[Vitals, list[str]]:
+    """The entries that are not the same, each whole, and the names of those that are no more: "links/eth1"."""
+    some, gone = Vitals(), list[str]()
+    if after.HasField("host") and not (before.HasField("host") and same(before.host, after.host)):
+        some.host.CopyFrom(after.host)
+    for section in MAPS:
+        old, new = getattr(before, section), getattr(after, section)
+        for name in new:
+            if name not in old or not same(old[name], new[name]):
+                getattr(some, section)[name].CopyFrom(new[name])
+        gone += [f"{section}/{name}" for name in old if name not in new]
+    return some, sorted(gone)
 
 
 def drop(vitals: Vitals, key: str) -> None:

@@ -20,7 +20,7 @@ from tests.simulation.site import Site
 from tests.simulation.timeline import Timeline
 from tests.simulation.wire import Wire
 
-OUTWARD = 0.3  # of all fleets have sinks, and of all have tools that watch
+OUTWARD = 0.2  # of all fleets have sinks, and of all have tools that watch
 SIZES = (3, 3, 4, 4, 5, 6, 8, 12, 20)
 
 

@@ -99,10 +99,13 @@ class Outward:
 
     def committed(self, changes: Sequence[Any], author: object) -> None:
         """One wish of a batch: a person's leaves one entry and one answer in it, and nobody else's does."""
+        kinds, due = [type(change) for change in changes], int(author == "operator")
+        right = kinds.count(Audited) == kinds.count(Answered) == due
+        hold(right, author, "leaves not", due, "entries of the audit and answers, but", *kinds)
+        if not due:
+            return
         entries = [change for change in changes if isinstance(change, Audited)]
         answers = [change for change in changes if isinstance(change, Answered)]
-        due = 1 if author == "operator" else 0
-        hold(len(entries) == len(answers) == due, author, "writes", len(entries), "entries,", len(answers), "answers")
         for entry, answer in zip(entries, answers, strict=True):
             hold(entry.request_id == answer.request_id, "the entry of", entry.request_id, "has another answer")
             twice = entry.request_id in self._written
