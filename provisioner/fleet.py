@@ -155,11 +155,11 @@ class Fleet:
                 self._refuse(batch, error)
             elif not await self._halved(batch):
                 LOG.error("%s", error)
-                batch[0].heard(error)
+                _refused(batch[0], error)
         except Exception as error:  # the only writer outlives whatever is wrong with one change
             if not await self._halved(batch):
                 LOG.exception("cannot write %s", ", ".join(type(change).__name__ for change in changes))  # no secrets
-                batch[0].heard(BedplateError(f"cannot write: {error!r}"))
+                _refused(batch[0], BedplateError(f"cannot write: {error!r}"))
         else:
             self._came_to_be(batch, revisions)
 
@@ -168,7 +168,7 @@ class Fleet:
         if not middle:
             return False
         await self._write(batch[:middle])
-        await self._write(batch[middle:])
+        await self._write(_unbroken(batch[middle:]))
         return True
 
     def _refuse(self, batch: Sequence[_Wish], error: StoreError) -> None:
@@ -176,7 +176,7 @@ class Fleet:
             self._trouble = str(error)
             LOG.error("%s", error)
         for wish in batch:
-            wish.heard(error)
+            _refused(wish, error)
 
     def _came_to_be(self, batch: Sequence[_Wish], revisions: list[int]) -> None:
         if self._trouble and revisions:
@@ -234,6 +234,23 @@ class Fleet:
         if sentence != self.status:
             self.status = sentence
             await say(sentence)
+
+
+def _refused(wish: _Wish, error: BedplateError) -> None:
+    if wish.of:
+        wish.of.refused = True
+    wish.heard(error)
+
+
+def _unbroken(batch: Sequence[_Wish]) -> list[_Wish]:
+    """Those that lie on nothing that was refused; the others hear that."""
+    rest = []
+    for wish in batch:
+        if wish.of and wish.of.refused:
+            wish.heard(OverError(OVER))
+        else:
+            rest.append(wish)
+    return rest
 
 
 def _settle(done: "asyncio.Future[list[int]]", outcome: Outcome) -> None:

@@ -1,7 +1,9 @@
 """Whose facts still count: a machine that was let in again, revoked or forgotten is in another life from then on.
 
-Rule: who speaks for a machine speaks for one life of it. What such a one submits while that life ends, and what would
-come to be after the end, is nobody's fact.
+Rule 1: who speaks for a machine speaks for one life of it. What such a one submits while that life ends, and what would
+        come to be after the end, is nobody's fact.
+Rule 2: what one stream says lies on what it said before, as a delta does. Once the store has refused something of it,
+        what it has submitted behind that is nobody's fact either: the next stream begins with what is stored.
 """
 
 from collections.abc import Iterable
@@ -18,10 +20,13 @@ class OverError(BedplateError):
     """The life is over that these facts are of."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Life:
+    """Of a machine, as one stream speaks for it."""
+
     machine_id: str
     incarnation: int
+    refused: bool = False  # something of it was
 
 
 class Lives:
@@ -32,7 +37,7 @@ class Lives:
         self._now: dict[str, int] = {}
 
     def goes_on(self, life: Life) -> bool:
-        return self._of(life.machine_id) == life.incarnation
+        return not life.refused and self._of(life.machine_id) == life.incarnation
 
     def add(self, changes: Iterable[Change]) -> None:
         for change in changes:

@@ -1,6 +1,7 @@
 """The batch writer: durable first, then known; and nobody waits for long."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy import event
 from provisioner.config import Config
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Settings
+from provisioner.lives import Life, OverError
 from provisioner.store import Store, StoreError
 from provisioner.world import Accepted, Asked, Change, InventoryKept, Noted, TokenMade
 
@@ -20,6 +22,20 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store.open(tmp_path / "store.db")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def fails(store: Store) -> list[int]:
+    """The next transactions that fail, one for each entry."""
+    ahead: list[int] = []
+
+    @event.listens_for(store._writing, "commit")
+    def _commits(_: object) -> None:
+        if ahead:
+            ahead.pop()
+            raise sqlite3.OperationalError("database or disk is full")
+
+    return ahead
 
 
 def _fleet(store: Store) -> Fleet:
@@ -125,6 +141,46 @@ def test_one_bad_change_among_many_is_found_in_few_transactions(store: Store, ca
     assert len(fleet.world.machines) == 200
     assert len(tries) < 20
     assert "secret" not in caplog.text
+
+
+def test_what_a_stream_says_behind_what_was_refused_does_not_come_to_be(store: Store, fails: list[int]) -> None:
+    """A delta would lie on vitals that are not there."""
+    fleet, life, other = _fleet(store), Life("m-1", 1), Life("m-2", 1)
+
+    async def work() -> None:
+        await fleet.write([_asked(1), _asked(2)])
+        fails.append(1)
+        first = fleet.submit([Accepted("m-1", 2.0)], of=life)
+        await asyncio.sleep(0)  # it is being written
+        behind = fleet.submit([Noted("machine.changed", "m-1", "", "", "", 3.0)], of=life)
+        beside = fleet.submit([Accepted("m-2", 3.0)], of=other)
+        with pytest.raises(StoreError):
+            await first
+        with pytest.raises(OverError):
+            await behind
+        await beside
+
+    asyncio.run(_writing(fleet, work))
+    assert fails == []
+    assert (fleet.world.machines["m-1"].accepted_at, fleet.world.machines["m-2"].accepted_at) == (None, 3.0)
+    assert store.events() == []
+
+
+def test_of_one_batch_too_nothing_comes_to_be_that_lies_on_a_bad_change(store: Store) -> None:
+    fleet, life = _fleet(store), Life("m-1", 1)
+
+    async def work() -> None:
+        await fleet.write([_asked(1)])
+        bad = fleet.submit([Accepted("m-nobody", 2.0)], of=life)
+        behind = fleet.submit([Accepted("m-1", 2.0)], of=life)
+        good = fleet.submit([_asked(2)])
+        outcomes = await asyncio.gather(bad, behind, good, return_exceptions=True)
+        assert isinstance(outcomes[0], BedplateError)
+        assert isinstance(outcomes[1], OverError)
+
+    asyncio.run(_writing(fleet, work))
+    assert fleet.world.machines["m-1"].accepted_at is None
+    assert "m-2" in fleet.world.machines
 
 
 def test_a_store_that_takes_nothing_refuses_all_at_once_and_says_so_once(

@@ -23,6 +23,12 @@ def _world(*changes: Change) -> World:
     return World(1, 0.0).after(enumerate(changes, 1))
 
 
+def test_a_life_of_which_something_was_refused_goes_on_in_another_stream_only():
+    lives = Lives(_world(_asked()))
+    assert lives.goes_on(Life("m-1", 1))
+    assert not lives.goes_on(Life("m-1", 1, refused=True))
+
+
 @pytest.mark.parametrize(
     ("before", "meanwhile", "incarnation"),
     [

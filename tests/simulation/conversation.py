@@ -28,8 +28,12 @@ class Conversation:
     inbox: list[SessionRequest] = field(default_factory=list)
     over: bool = False
     acks_later: bool = False
+    life: Life = field(init=False)
     obeys: int = 0  # the epoch that the agent said that it obeys
     number: int = 0  # in the order in which they were opened
+
+    def __post_init__(self) -> None:
+        self.life = Life(self.who.machine_id, self.who.incarnation)
 
     def __str__(self) -> str:
         return f"{self.who.machine_id}/{self.who.incarnation}"
@@ -115,8 +119,7 @@ class Conversation:
             return
         flaps = self.site.flaps.moved(facts, output.moves, self.site.now())
         noted = [*noteworthy(facts, output.changes), *flaps]
-        life = Life(facts.id, self.who.incarnation)
-        self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output.sequence), life)
+        self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output.sequence), self.life)
 
     def _kept(self, error: BedplateError | None, sequence: int) -> None:
         if isinstance(error, OverError):

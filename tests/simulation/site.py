@@ -120,6 +120,8 @@ class Site:
         if self._wishes:
             self._begin_batch()
         for wish in batch:
+            if error and wish.of:
+                wish.of.refused = True
             wish.told(error)
         if late:
             self.invariants.oracle.refused(self.timeline.now)
