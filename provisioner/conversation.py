@@ -18,6 +18,7 @@ import grpc
 from bedplate.v1.uplink_pb2 import Dismissal, SessionRequest, SessionResponse
 from provisioner.access import RefusedError
 from provisioner.errors import BedplateError, PeerError
+from provisioner.flaps import Move
 from provisioner.fleet import Fleet, Outcome
 from provisioner.handlers import UNDECODABLE
 from provisioner.limits import Pace
@@ -110,6 +111,7 @@ class Conversation:
         facts = self._facts()
         if facts is not None and (noted := self.fleet.flaps.moved(facts, moved, now)):
             LOG.warning("machine %s broke the conversation: %s", self.machine_id, error)
+            self.fleet.flaps.kept(self.machine_id, moved)  # nowhere but there
             self.fleet.submit(noted).add_done_callback(_ignore)
 
     async def handle(self, outputs: Sequence[Output]) -> None:
@@ -155,15 +157,19 @@ class Conversation:
             return
         if self.life is None or self.life.incarnation != facts.incarnation:
             self.life = Life(self.machine_id, facts.incarnation)
-        changes = [*self._noted(facts, output), *output.changes]
+        moves = self._moves(output)
+        changes = [*self._noted(facts, output, moves), *output.changes]
         self.under_way += 1
-        self.fleet.report(changes, partial(self._kept, output.sequence), of=self.life)
+        self.fleet.report(changes, partial(self._kept, output.sequence, moves), of=self.life)
 
-    def _noted(self, facts: Facts, output: Keep) -> list[Change]:
-        """The events that this is worth."""
-        moves, noted = output.moves, noteworthy(facts, output.changes)
+    def _moves(self, output: Keep) -> Sequence[Move]:
         if isinstance(output.changes[0], DIALS):
-            moves = (*moves, *self.fleet.conduct.went_well(self.machine_id))
+            return (*output.moves, *self.fleet.conduct.went_well(self.machine_id))
+        return output.moves
+
+    def _noted(self, facts: Facts, output: Keep, moves: Sequence[Move]) -> list[Change]:
+        """The events that this is worth."""
+        noted = noteworthy(facts, output.changes)
         return [*noted, *self.fleet.flaps.moved(facts, moves, self.fleet.now())] if moves else noted
 
     def _facts(self) -> Facts | None:
@@ -177,14 +183,17 @@ class Conversation:
         if self.room and not self.room.done() and self.under_way < UNDER_WAY:
             self.room.set_result(None)
 
-    def _kept(self, sequence: int, outcome: Outcome) -> None:
+    def _kept(self, sequence: int, moves: Sequence[Move], outcome: Outcome) -> None:
         """No task for each: thousands come in a second, and few of them are answered."""
         self._make_room()
         if isinstance(outcome, OverError):
             return  # who ended that life ends its stream, and says why
         if isinstance(outcome, BedplateError):
             self.cut(str(outcome), RETRY_S)
-        elif self.session is not None and not self.because and not self.context.done():
+            return
+        if moves:
+            self.fleet.flaps.kept(self.machine_id, moves)
+        if self.session is not None and not self.because and not self.context.done():
             self._answer(self.session.committed(sequence, self.fleet.now()))
 
     def _answer(self, acks: Sequence[Send]) -> None:

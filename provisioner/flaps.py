@@ -7,9 +7,11 @@ Rule 2: up to three changes of one problem within ten minutes are an event each.
 Rule 3: where more than three problems appear or clear at once, that is one event with their number.
 Rule 4: no clock and no store. What is counted here is lost with the process: after that a flap is told anew.
 Rule 5: what the store refused comes again, as the same move: it is told again, and not counted again.
+Rule 6: the last word is on how it stands in the store, in the life that the machine is in: what was counted may have
+        been refused, and not come again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bedplate.v1.snapshot_pb2 import Problem
@@ -38,6 +40,8 @@ class _Course:
 
     hostname: str
     line: str
+    incarnation: int
+    stored: bool  # it is there, as far as that is durable
     there: bool | None = None
     times: list[float] = field(default_factory=list)  # within the window; while it flaps, of the last change only
     count: int = 0  # since the first of them
@@ -45,6 +49,10 @@ class _Course:
 
     def still(self, since: float) -> bool:
         return self.times[-1] <= since
+
+    def concerns(self, facts: Facts | None) -> bool:
+        """Whether the machine is in the same life still."""
+        return facts is not None and facts.forgotten_at is None and facts.incarnation == self.incarnation
 
 
 @dataclass(slots=True)
@@ -59,7 +67,7 @@ class Flaps:
         told: dict[str, list[str]] = {CLEARED: [], APPEARED: []}
         noted: list[Noted] = []
         for problem, there in moves:
-            course = self._course(facts, problem, now)
+            course = self._course(facts, problem, now, there=there)
             again, flapped = course.there == there, course.flaps
             if not again:
                 course.there, course.count = there, course.count + 1
@@ -77,15 +85,20 @@ class Flaps:
             noted += [_noted(kind, facts.id, facts.hostname, *one, now=now) for one in _gathered(lines)]
         return noted
 
-    def settled(self, now: float) -> list[Noted]:
+    def kept(self, machine_id: str, moves: Iterable[Move]) -> None:
+        """These moves are durable."""
+        for problem, there in moves:
+            if course := self._courses.get(_key(machine_id, problem)):
+                course.stored = there
+
+    def settled(self, now: float, machines: Mapping[str, Facts]) -> list[Noted]:
         """The last word on each problem that flapped and then stood still. Once it is stored, `forget`."""
         noted: list[Noted] = []
         for key, course in self._courses.items():
-            if course.flaps and course.still(now - self.window_s):
-                because = (
-                    f"{course.line}: it is {'there' if course.there else 'gone'} now, after {course.count} changes"
-                )
-                kind = APPEARED if course.there else CLEARED
+            if course.flaps and course.still(now - self.window_s) and course.concerns(machines.get(key[0])):
+                stands = "there" if course.stored else "gone"
+                because = f"{course.line}: it is {stands} now, after {course.count} changes"
+                kind = APPEARED if course.stored else CLEARED
                 noted.append(_noted(kind, key[0], course.hostname, because, course.count, now=now))
         return noted
 
@@ -93,13 +106,13 @@ class Flaps:
         """What stands still, whether it flapped or not."""
         self._courses = {key: course for key, course in self._courses.items() if not course.still(now - self.window_s)}
 
-    def _course(self, facts: Facts, problem: Problem, now: float) -> _Course:
-        key = _key(facts.id, problem)
+    def _course(self, facts: Facts, problem: Problem, now: float, *, there: bool) -> _Course:
+        key, since = _key(facts.id, problem), now - self.window_s
         course = self._courses.get(key)
-        if course is None or (course.still(now - self.window_s) and not course.flaps):
-            course = self._courses[key] = _Course(facts.hostname, _line(problem))
+        if course is None or not course.concerns(facts) or (course.still(since) and not course.flaps):
+            course = self._courses[key] = _Course(facts.hostname, _line(problem), facts.incarnation, stored=not there)
         if not course.flaps:
-            course.times = [one for one in course.times if one > now - self.window_s]
+            course.times = [one for one in course.times if one > since]
             course.count = len(course.times)
         return course
 

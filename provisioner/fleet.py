@@ -226,7 +226,7 @@ class Fleet:
         await self._say(trouble or decision.because, say)
 
     async def _settle_flaps(self, now: float) -> None:
-        if settled := self.flaps.settled(now):
+        if settled := self.flaps.settled(now, self.world.machines):
             await self.write(settled)
         self.flaps.forget(now)
 

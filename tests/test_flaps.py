@@ -1,17 +1,23 @@
 """A problem that comes or goes is an event; one that flaps is one event with a count."""
 
+from dataclasses import replace
+
 from bedplate.v1.snapshot_pb2 import Problem
 from provisioner.flaps import APPEARED, CLEARED, FLAPPING, WINDOW_S, Flaps, moves
 from provisioner.world import Facts
 
 FACTS = Facts("m-1", 1, b"k", asked_at=0.0, hostname="gpu-01")
+KNOWN = {"m-1": FACTS}
 LOST = Problem(probe="gpus", kind=Problem.KIND_LOST, part="0000:53:00.0", detail="fell off the bus")
 SLOW = Problem(probe="rdma", kind=Problem.KIND_TIMEOUT)
 
 
 def _flap(flaps: Flaps, times: int, *, every_s: float = 10.0) -> list[tuple[str, str]]:
     """It appears, clears, appears …"""
-    noted = [one for n in range(times) for one in flaps.moved(FACTS, [(LOST, n % 2 == 0)], n * every_s)]
+    noted = []
+    for n in range(times):
+        noted += flaps.moved(FACTS, [(LOST, n % 2 == 0)], n * every_s)
+        flaps.kept("m-1", [(LOST, n % 2 == 0)])
     return [(one.kind, one.because) for one in noted]
 
 
@@ -46,26 +52,26 @@ def test_a_flap_that_settles_ends_with_its_count_and_how_it_stands() -> None:
     flaps = Flaps()
     _flap(flaps, 1000)
     last = 999 * 10.0
-    assert flaps.settled(last + WINDOW_S - 1) == []
-    (event,) = flaps.settled(last + WINDOW_S)
+    assert flaps.settled(last + WINDOW_S - 1, KNOWN) == []
+    (event,) = flaps.settled(last + WINDOW_S, KNOWN)
     assert (event.kind, event.because) == (CLEARED, "gpus 0000:53:00.0 (lost): it is gone now, after 1000 changes")
     assert event.count == 1000, "for programs too"
-    assert flaps.settled(last + WINDOW_S) == [event], "until it is stored"
+    assert flaps.settled(last + WINDOW_S, KNOWN) == [event], "until it is stored"
     flaps.forget(last + WINDOW_S)
-    assert flaps.settled(last + 2 * WINDOW_S) == []
+    assert flaps.settled(last + 2 * WINDOW_S, KNOWN) == []
 
 
 def test_a_flap_that_ends_with_the_problem_there_says_so() -> None:
     flaps = Flaps()
     _flap(flaps, 7)
-    (event,) = flaps.settled(60.0 + WINDOW_S)
+    (event,) = flaps.settled(60.0 + WINDOW_S, KNOWN)
     assert (event.kind, event.because) == (APPEARED, "gpus 0000:53:00.0 (lost): it is there now, after 7 changes")
 
 
 def test_what_changes_seldom_never_flaps_and_nothing_is_kept_of_it() -> None:
     flaps = Flaps()
     assert [kind for kind, _ in _flap(flaps, 20, every_s=WINDOW_S / 3)] == [APPEARED, CLEARED] * 10
-    assert flaps.settled(1e6) == []
+    assert flaps.settled(1e6, KNOWN) == []
     flaps.forget(1e6)
     assert flaps == Flaps()
 
@@ -77,6 +83,23 @@ def test_what_the_store_refused_is_told_again_and_not_counted_again() -> None:
     _flap(flaps, 4)
     (event,) = flaps.moved(FACTS, [(LOST, False)], 50.0)
     assert event.kind == FLAPPING
+
+
+def test_the_last_word_is_on_how_it_stands_in_the_store_where_the_last_move_was_refused() -> None:
+    flaps = Flaps()
+    _flap(flaps, 8)
+    flaps.moved(FACTS, [(LOST, True)], 80.0)  # and that it came is never kept, and has not come again
+    (event,) = flaps.settled(80.0 + WINDOW_S, KNOWN)
+    assert (event.kind, event.because) == (CLEARED, "gpus 0000:53:00.0 (lost): it is gone now, after 9 changes")
+
+
+def test_nothing_is_said_of_a_life_that_is_over() -> None:
+    flaps = Flaps()
+    _flap(flaps, 8)
+    assert flaps.settled(1e6, {}) == []
+    assert flaps.settled(1e6, {"m-1": replace(FACTS, incarnation=2)}) == []
+    (event,) = flaps.moved(replace(FACTS, incarnation=2), [(LOST, True)], 80.0)
+    assert event.kind == APPEARED
 
 
 def test_one_problem_that_flaps_hides_no_other() -> None:

@@ -119,16 +119,18 @@ class Conversation:
             return
         flaps = self.site.flaps.moved(facts, output.moves, self.site.now())
         noted = [*noteworthy(facts, output.changes), *flaps]
-        self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output.sequence), self.life)
+        self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output), self.life)
 
-    def _kept(self, error: BedplateError | None, sequence: int) -> None:
+    def _kept(self, error: BedplateError | None, output: Keep) -> None:
         if isinstance(error, OverError):
             return
         if error:
             self.cut(str(error), RETRY_S)
+        else:
+            self.site.flaps.kept(self.who.machine_id, output.moves)
         if self.session is None or self.over:
             return
-        self.handle(self.session.committed(sequence, self.site.now()))
+        self.handle(self.session.committed(output.sequence, self.site.now()))
         if not self.acks_later:
             self.acks_later = True
             self.site.timeline.after(ACK_AFTER_S, self._ack_soon)

@@ -155,7 +155,7 @@ class Site:
         now = self.timeline.now
         if self._settling:
             return
-        if not (settled := self.flaps.settled(now)):
+        if not (settled := self.flaps.settled(now, self.world.machines)):
             self.flaps.forget(now)
             self.invariants.flaps(self.flaps, now)
             return
