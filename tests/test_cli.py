@@ -166,7 +166,7 @@ def test_a_write_is_tried_again_with_the_same_request_id(admin, fleet):
     done = admin.bedplate("machine", "accept", "gpu-01")
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("accepting gpu-01 (m-00000001), NVIDIA DGX H100, which asked ")
-    assert done.stdout.startswith("gpu-01 (m-00000001) is accepted")
+    assert done.stdout.startswith("gpu-01 (m-00000001) was let in before")
     assert len(fleet.request_ids) == 3
     assert len(set(fleet.request_ids)) == 1
 

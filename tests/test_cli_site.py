@@ -64,6 +64,9 @@ def test_a_pending_machine_is_found_accepted_and_forgotten(place):
     assert accepted.stderr.startswith(
         f"accepting gpu-01 ({PENDING}), NVIDIA DGX H100, serial 1660224000123, which asked "
     )
+    assert accepted.stdout == f"gpu-01 ({PENDING}) is accepted: it gets a certificate the next time it asks\n"
+    again = place.bedplate("machine", "accept", "gpu-01").stdout
+    assert again == f"gpu-01 ({PENDING}) was let in before: nothing is changed\n"
     assert json.loads(place.bedplate("machines", "-o", "json", "--sort", "-hostname").stdout)[1]["phase"] == (
         "PHASE_ACCEPTED"
     )

@@ -27,6 +27,9 @@ from provisioner.cli.terminal import plain, terminal
 from provisioner.cli.views import machine as view
 from provisioner.cli.views import machines, words
 
+ACCEPTED = "is accepted: it gets a certificate the next time it asks"
+NOT_PENDING = "was let in before: nothing is changed"
+
 
 @click.group(
     "machine",
@@ -125,7 +128,7 @@ def accept(context: str, machine: str, replaces: str, beside: str, form: str, *,
                 beside=twin.machine_id if twin else "",
             ),
         )
-    done(answer.machine, form, "is accepted: it gets a certificate the next time it asks")
+    done(answer.machine, form, ACCEPTED if found.phase == Phase.PHASE_PENDING else NOT_PENDING)
 
 
 @command.command(epilog=examples("bedplate machine forget gpu-07", "bedplate machine forget m-4kq7zt2x --yes"))
