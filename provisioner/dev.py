@@ -21,7 +21,7 @@ from pathlib import Path
 
 MACHINES = 8
 PORTS = (7443, 7444)
-READY_S = 30.0
+READY_S, PATIENCE_S = 30.0, 20.0
 END_S = 6.0
 BIN = Path(sys.executable).parent
 Attempt = Callable[[], Awaitable[object]]
@@ -39,6 +39,7 @@ class Dev:
         self.children: dict[str, asyncio.subprocess.Process] = {}
         self._logs = state / "logs"
         self._config = state / "provisioner.toml"
+        self._present = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Start everything, say what to try, wait for Ctrl-C."""
@@ -112,9 +113,14 @@ class Dev:
         )
 
     async def _all_present(self, stop: asyncio.Event) -> None:
+        """Or so many as come: one that a person has revoked stays away, and the others are there to be looked at."""
+        loop = asyncio.get_running_loop()
+        patient_until = loop.time() + PATIENCE_S
+
         async def nine() -> None:
             listed = await self._once("bedplate", "--context", "dev", "machines", "--phase", "present", "-o", "json")
-            if len(json.loads(listed)) <= MACHINES:
+            self._present = len(json.loads(listed))
+            if self._present <= MACHINES and loop.time() < patient_until:
                 raise _CannotError("not all machines are there yet")
 
         await self._until("the machines", nine, stop=stop)
@@ -172,6 +178,9 @@ class Dev:
     def _advice(self) -> None:
         bedplate, host = os.path.relpath(BIN / "bedplate"), socket.gethostname()
         wide = len(f"machine show {host}")
+        there = f"nine machines are present: this host and {MACHINES} simulated ones."
+        if self._present <= MACHINES:
+            there = f"{self._present} machines are present, and `{bedplate} machines` says why no more."
         commands = "\n".join(
             f"  {bedplate} {command:{wide}}   {what}"
             for command, what in (
@@ -185,7 +194,7 @@ class Dev:
         )
         print(
             f"""
-nine machines are present: this host and {MACHINES} simulated ones. In another terminal:
+{there} In another terminal:
 
 {commands}
 
