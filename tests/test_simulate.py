@@ -17,6 +17,7 @@ from nodeagent.observe import digest
 from nodeagent.scrub import known_in_snapshot
 from nodeagent.simulate.box import individual
 from nodeagent.simulate.command import captured, main
+from nodeagent.simulate.options import options
 from tests.running import BIN, site
 
 
@@ -94,6 +95,14 @@ def test_a_wrong_option_is_one_line(tmp_path, capsys, words, says):
     with pytest.raises(SystemExit, match="2"):
         main(["--state", str(tmp_path), *words])
     assert says in capsys.readouterr().err
+
+
+def test_more_looks_than_the_host_can_take_are_told_beforehand():
+    assert options(["--machines", "2000"]).late(2) == ""
+    assert options(["--machines", "10000", "--tick", "120"]).late(2) == ""
+    assert options(["--machines", "10000"]).late(2) == (
+        "they want 6 processors, and this host has 2 processors: they will be late; try --tick 60"
+    )
 
 
 def test_a_token_that_cannot_be_used_is_said_at_once(tmp_path):

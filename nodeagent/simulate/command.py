@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import sys
 import tempfile
@@ -51,6 +52,8 @@ async def _lead(given: Options, argv: Sequence[str], token: str, events: IO[byte
     board = Board(given.processes, say, events, given.hour_s / HOUR_S, quiet=given.quiet)
     processes = f" in {given.processes} processes" if given.processes > 1 else ""
     say(f"{given.machines} machines{processes}, made from {', '.join(given.models)}; their keys are in {given.state}")
+    if late := given.late(os.cpu_count() or 1):
+        say(late)
     parts: list[Part]
     if given.processes == 1:
         parts = [Here(Crowd(given, captured(given.models), token, lambda told: board.heard(0, told)))]

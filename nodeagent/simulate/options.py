@@ -1,6 +1,7 @@
 """What a person asks of `nodeagent simulate`, checked."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ MAX_MACHINES = 10_000
 MAX_PROCESSES = 64
 A_PROCESS = 500  # machines: gRPC looks at all tasks of its process when a channel is closed
 MOST_S = 3600.0
+LOOK_S = 0.006  # of a processor, that a look takes: measured with ten thousand machines
 EPILOG = """\
 examples:
   nodeagent simulate --machines 8 --state DIR --join-token-file FILE
@@ -49,6 +51,15 @@ class Options:
     @property
     def wants_token(self) -> bool:
         return self.plan_hours is None and not (self.join_token or self.join_token_file)
+
+    def late(self, processors: int) -> str:
+        """What is said beforehand where so many looks are more than the host can take; empty where they are not."""
+        wanted = self.machines / self.tick_s * LOOK_S
+        if wanted <= processors:
+            return ""
+        least = math.ceil(self.machines * LOOK_S / processors * 2)  # the provisioner wants something, too
+        has = "1 processor" if processors == 1 else f"{processors} processors"
+        return f"they want {wanted:.0f} processors, and this host has {has}: they will be late; try --tick {least}"
 
     @property
     def crowding(self) -> float:
