@@ -6,6 +6,7 @@ Rule: bad input is one line, `cannot verb thing: cause`, and a non-zero exit; a 
 import asyncio
 import faulthandler
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ def init(where: _Where, admin: str) -> None:
 def run(where: _Where) -> None:
     """Serve, until SIGTERM."""
     config = where.read()  # first: what is wrong with it is said before seconds of imports
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else each stranger at the door is a line of its own
     from provisioner.serve import run as serve  # noqa: PLC0415 - `--help` does without
 
     faulthandler.enable()  # the watchdog's SIGABRT leaves where it stood

@@ -1,7 +1,9 @@
 """The program `provisioner`, run as an operator runs it, with what goes wrong at 2 a.m."""
 
+import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +136,27 @@ def test_metrics_are_served_where_they_are_asked_for(tmp_path: Path) -> None:
             text = answer.read().decode()
     assert 'bedplate_machines{phase="silent"} 0.0' in text
     assert "process_cpu_seconds_total" in text
+
+
+def test_strangers_write_nothing_into_its_log(place: Site) -> None:
+    """Each handshake that failed would be a line of gRPC's own, in another form than ours."""
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    with place.run() as program:
+        program.wait_for("READY=1")
+        for port in (place.port, place.enrol_port):
+            with socket.create_connection(("127.0.0.1", port), 5) as plain:
+                plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                plain.shutdown(socket.SHUT_WR)
+                while plain.recv(4096):
+                    pass
+        plain = socket.create_connection(("127.0.0.1", place.port), 5)
+        with plain, stranger.wrap_socket(plain) as tls, contextlib.suppress(OSError):
+            while tls.recv(4096):
+                pass
+        assert place.bedplate("status").returncode == 0
+        assert program.stop() == 0
+        assert [line for line in program.text().splitlines() if " INFO " not in line] == []
 
 
 def test_nothing_is_left_running(place: Site) -> None:
