@@ -10,19 +10,20 @@ Rule 3: what comes is checked before it is kept: for this key, of these roots, f
 import asyncio
 import base64
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 
 from bedplate.v1.enrolment_pb2 import Credentials, EnrolRequest, EnrolResponse, Evidence, JoinToken
 from bedplate.v1.enrolment_pb2_grpc import EnrolmentStub
 from bedplate.v1.snapshot_pb2 import Snapshot
-from bedplate.v1.uplink_pb2 import RenewRequest
+from bedplate.v1.uplink_pb2 import RenewRequest, RenewResponse
 from bedplate.v1.uplink_pb2_grpc import UplinkStub
 from nodeagent.credentials import Have
 from nodeagent.errors import BedplateError
@@ -31,8 +32,12 @@ from nodeagent.meeting import TIMEOUT_S, Met, decode, meet, trouble
 from nodeagent.refusal import retry_after
 
 AGAIN_S: Final = 30.0  # after an error, unless the provisioner says its own
+LATE_S: Final = 3600.0  # the most that it may say
 CHILD_S: Final = 30.0
 OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
+
+
+Answer = TypeVar("Answer", EnrolResponse, RenewResponse)
 
 
 class EnrolmentError(BedplateError):
@@ -106,9 +111,10 @@ async def ask(met: Met, request: EnrolRequest) -> EnrolResponse:
     credentials = grpc.ssl_channel_credentials(met.root_pem)
     async with grpc.aio.secure_channel(met.address, credentials, OPTIONS) as channel:
         try:
-            return await EnrolmentStub(channel).Enrol(request, timeout=TIMEOUT_S)
+            answer: EnrolResponse | None = await EnrolmentStub(channel).Enrol(request, timeout=TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise await _refused("cannot enrol", met, error) from error
+    return _decoded(answer, "cannot enrol", met.address)
 
 
 async def ask_younger(identity: Identity, address: str, csr: bytes) -> Credentials:
@@ -116,9 +122,18 @@ async def ask_younger(identity: Identity, address: str, csr: bytes) -> Credentia
     credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
     async with grpc.aio.secure_channel(address, credentials, OPTIONS) as channel:
         try:
-            return (await UplinkStub(channel).Renew(RenewRequest(csr=csr), timeout=TIMEOUT_S)).credentials
+            answer: RenewResponse | None = await UplinkStub(channel).Renew(RenewRequest(csr=csr), timeout=TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise await _refused("cannot renew the certificate", Met(address, identity.ca_pem), error) from error
+    return _decoded(answer, "cannot renew the certificate", address).credentials
+
+
+def _decoded(answer: Answer | None, what: str, address: str) -> Answer:
+    """Grpc gives None for what it cannot decode."""
+    if answer is None:
+        line = f"{what} with {address}: what it answers is no message of this protocol"
+        raise EnrolmentError(line, code=grpc.StatusCode.INTERNAL)
+    return answer
 
 
 def evidence_of(snapshot: Snapshot) -> Evidence:
@@ -184,7 +199,9 @@ class Newcomer:
                 self._become(await renew(self._state, self.identity, now=time.time()))
 
     def put_off(self, because: str, seconds: float) -> None:
-        self._last, self._again_at = because, time.monotonic() + seconds
+        """It asks again within the hour, whatever it was told."""
+        wait_s = AGAIN_S if math.isnan(seconds) else min(max(seconds, 0.0), LATE_S)
+        self._last, self._again_at = because, time.monotonic() + wait_s
 
     def _become(self, identity: Identity) -> None:
         self.identity, self._refused, self._stranded = identity, "", ""

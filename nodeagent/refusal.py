@@ -1,9 +1,13 @@
-"""What a refusal of gRPC carries besides its words."""
+"""What a refusal of gRPC carries besides its words, and what gRPC is not to say of an answer that is none."""
 
 import contextlib
+import logging
 
 import grpc
 from google.protobuf.message import DecodeError
+
+# A page of the log for each message that cannot be decoded: whoever reads it says so in a line.
+logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
 
 
 def retry_after(error: grpc.aio.AioRpcError) -> float | None:

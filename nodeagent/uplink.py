@@ -196,7 +196,9 @@ class Uplink:
         async with asyncio.timeout(WELCOME_S) as limit:
             for message in self.session.connected(self.clock(), sent_at):
                 await call.write(message)  # waits for the connection too
-            while isinstance(heard := await call.read(), SessionResponse):
+            while (heard := await call.read()) is not grpc.aio.EOF:
+                if not isinstance(heard, SessionResponse):  # grpc gives None for what it cannot decode
+                    raise PeerError("what it says is no message of this protocol")
                 if self._leaving:
                     continue
                 await self._write(call, self.session.receive(heard, self.clock()))

@@ -172,3 +172,25 @@ def test_a_dismissal_is_the_end_also_where_the_provisioner_never_ends_the_stream
             enough.set()
 
     asyncio.run(story())
+
+
+def test_a_provisioner_that_says_what_is_no_message_and_then_nothing_is_left_at_once() -> None:
+    async def garbage(_requests: object, context: Any) -> None:
+        await context.write(b"\xff")
+        await asyncio.Event().wait()
+
+    async def story() -> None:
+        server = grpc.aio.server()
+        handlers = {"Session": grpc.stream_stream_rpc_method_handler(garbage)}  # bytes: no message is made of them
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bedplate.v1.Uplink", handlers),))
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        who = Identity("m-1", 1, 0.0, 0.0, 0.0, "t-1", (address,), "", "", "")
+        uplink = dialling(who, dial=lambda _, to: grpc.aio.insecure_channel(to))
+        await uplink.observe(*seen("little"))
+        async with running(uplink):
+            await until(lambda: "no message" in uplink.session.because)
+        assert uplink.session.because == f"cannot go on with {address}: what it says is no message of this protocol"
+        await server.stop(None)
+
+    asyncio.run(story())

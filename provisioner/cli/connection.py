@@ -5,6 +5,7 @@ Rule 2: a write carries one request id through all its attempts, so that it happ
 Rule 3: a read that cannot reach the provisioner is not tried again: the person is waiting, and learns why.
 """
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
 )
 PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # an answer that is none is said in a line, by `failure`
 
 Request_contra = TypeVar("Request_contra", bound=Message, contravariant=True)
 Response_co = TypeVar("Response_co", bound=Message, covariant=True)

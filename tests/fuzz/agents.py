@@ -1,11 +1,13 @@
 """What the agent reads from outside, but for what its peers say to it: that is in `peers.py`."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from nodeagent import changes, config, identity, keys, meeting, notify, schedule
+from nodeagent.capture import capture
 from nodeagent.errors import BedplateError
 from nodeagent.host import replayed
 from nodeagent.observe import scan
@@ -23,6 +25,12 @@ VM = Path(__file__).parents[1] / "machines/vm"
 ROUTE = (32).to_bytes(4, "little") + (16).to_bytes(2, "little") + bytes(26)
 IDENTITY: dict[str, Any] = {name: getattr(keys.identity_of(KEPT, KEY), name) for name in identity.Identity.__slots__}
 SNAPSHOT = scan(replayed(VM))
+LINKS = [
+    (path / "answers" / f"{name}.json").read_bytes()
+    for path in sorted(VM.parent.iterdir())
+    for name in ("links", "nvml")
+    if (path / "answers" / f"{name}.json").exists()
+]
 ANSWERS = {path.stem: json.loads(path.read_bytes()) for path in sorted((VM / "answers").glob("*.json"))}
 
 
@@ -41,6 +49,23 @@ def _answers(body: bytes, folder: Path) -> object:
     snapshot = scan(replayed(folder))
     assert [one.detail for one in snapshot.problems if "\n" in one.detail + one.part] == []
     return page(snapshot)
+
+
+def _kept(body: bytes, folder: Path) -> None:
+    """A certificate on its way to the disk."""
+    identity.write_secret(folder / identity.NEXT_KEY, KEY)
+    (folder / identity.IDENTITY).unlink(missing_ok=True)
+    keys.keep(folder, dataclasses.replace(KEPT, certificate=body.decode(errors="replace")))
+    assert identity.load(folder) is not None
+
+
+def _scrubbed(body: bytes, folder: Path) -> object:
+    """A capture of a machine that answers this, without its names."""
+    (folder / "answers").mkdir(exist_ok=True)
+    shutil.copy(VM / "capture.json", folder)
+    for name in ("links", "filesystems", "nvml"):
+        (folder / "answers" / f"{name}.json").write_bytes(body)
+    return capture(replayed(folder), scrub=True).files
 
 
 def _told(text: str) -> object:
@@ -67,6 +92,9 @@ DECODERS: dict[str, Decoder] = {
     "agent: certificate": Decoder(
         plain(lambda body: _credentials(body, CA.roots_pem)), [ISSUED.certificate_pem], (BedplateError,)
     ),
+    "agent: certificate that is kept": Decoder(
+        in_a_folder(_kept), [ISSUED.certificate_pem], (BedplateError,), examples=100
+    ),
     "agent: roots": Decoder(
         plain(lambda body: _credentials(ISSUED.certificate_pem, body)),
         [CA.roots_pem, CA.roots_pem * 2],
@@ -87,6 +115,9 @@ DECODERS: dict[str, Decoder] = {
         [(VM / "capture.json").read_bytes()],
         (BedplateError,),
         misshapen([json.loads((VM / "capture.json").read_bytes())]),
+    ),
+    "agent: a machine to be captured without its names": Decoder(
+        in_a_folder(_scrubbed), LINKS, (BedplateError,), misshapen([*map(json.loads, LINKS)]), examples=60
     ),
     "agent: sd_notify": Decoder(texts(_told), [b"20000000", b"@bedplate"]),
     "agent: faults of a simulation": Decoder(texts(schedule.rates), [b"reboot=0.5,clone=2", b"all=1"], (ValueError,)),

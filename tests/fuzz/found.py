@@ -1,11 +1,13 @@
 """Inputs that something did not stand once, as they were shrunk: by decoder, each once more in every run."""
 
+import math
 import ssl
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
+from bedplate.v1.enrolment_pb2 import EnrolResponse, Pending
 from tests.fuzz.agents import ISSUED
 
 
@@ -34,6 +36,11 @@ FOUND: dict[str, tuple[bytes, ...]] = {
     ),
     "provisioner: secrets of a webhook": (b"whsec_\xff\xff\xff\xffMfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",),
     "provisioner: certificate that a caller shows": (ssl.DER_cert_to_PEM_cert(TWICE).encode(),),  # an extension, twice
+    "agent: what the provisioner answers a newcomer": (
+        b"\xff",
+        EnrolResponse(pending=Pending(retry_after_s=math.inf)).SerializeToString(),
+        EnrolResponse(pending=Pending(retry_after_s=math.nan)).SerializeToString(),
+    ),
     "cli: snapshot": (b'{"snapshot": null}', b'{"snapshot": true}'),
     "cli: why it was refused": (
         b"\x08\x02\x12",

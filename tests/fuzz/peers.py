@@ -5,21 +5,28 @@ import contextlib
 import gzip
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import strategies as st
 
+from bedplate.v1.enrolment_pb2 import EnrolResponse, Pending
 from bedplate.v1.snapshot_pb2 import Snapshot
 from bedplate.v1.uplink_pb2 import SessionResponse, Welcome
 from nodeagent import probes
+from nodeagent.enrolment import Newcomer
+from nodeagent.errors import BedplateError
 from nodeagent.host import live
+from nodeagent.identity import Identity
 from nodeagent.nvml.client import Client
 from nodeagent.root import Root
 from nodeagent.session import PeerError, Session
-from provisioner import post
+from nodeagent.uplink import Uplink
+from provisioner import pki, post, tokens
 from provisioner.bus import Broker, BusError, Message
 from provisioner.config import Webhook
 from tests.edge import RUN
@@ -147,6 +154,75 @@ def _fit_to_be_logged(line: str) -> None:
     assert "private" not in line, "of the address only host and port may be told"
 
 
+@contextlib.asynccontextmanager
+async def _door(folder: Path) -> AsyncIterator[ReadSoon]:
+    """A provisioner with the right root that answers this to a newcomer, with a good token and a folder of its own."""
+    said, ca = [b""], pki.authority(pki.new_key(), now=time.time())
+    chain, key = ca.issue_server(["127.0.0.1"], now=time.time())
+
+    async def enrol(_request: bytes, _context: object) -> bytes:
+        return said[0]
+
+    server = grpc.aio.server()
+    handler = grpc.method_handlers_generic_handler(
+        "bedplate.v1.Enrolment", {"Enrol": grpc.unary_unary_rpc_method_handler(enrol)}
+    )
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+    await server.start()
+    token = tokens.encode(tokens.mint(), [f"127.0.0.1:{port}"], ca.sha256)
+
+    async def read(body: bytes) -> None:
+        said[0] = body
+        newcomer = Newcomer(folder, lambda: token, "0.1.0")
+        try:
+            await newcomer.enrol()
+        finally:
+            assert newcomer.have().again_in_s <= 3600, "it asks again within the hour, whatever it was told"
+            assert newcomer.identity is None
+
+    try:
+        yield read
+    finally:
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def _stream(_: Path) -> AsyncIterator[ReadSoon]:
+    """The agent's edge, and a provisioner that writes this on its stream and ends it."""
+    said = [b""]
+
+    async def session(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        for one in unframed(said[0]):
+            await context.write(one)
+
+    server = grpc.aio.server()
+    handlers = {"Session": grpc.stream_stream_rpc_method_handler(session)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bedplate.v1.Uplink", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    who = Identity("m-aaaaaaaa", 1, 0.0, 0.0, 0.0, "t-1", (f"127.0.0.1:{port}",), "", "", "")
+
+    async def read(body: bytes) -> None:
+        said[0], over = body, asyncio.Event()
+        link = Uplink(
+            Session(RUN, "1", random.Random(1)),  # noqa: S311 - jitter
+            lambda: who,
+            dial=lambda _, address: grpc.aio.insecure_channel(address),
+            said=lambda line: None if line.startswith("connected") else over.set(),
+        )
+        await link.observe(Snapshot(), b"", b"d" * 32)
+        task = asyncio.create_task(link.run())
+        await over.wait()
+        task.cancel()
+        await asyncio.wait([task])
+
+    try:
+        yield read
+    finally:
+        await server.stop(None)
+
+
 def _said() -> st.SearchStrategy[bytes]:
     said = serialized(SessionResponse)
     return st.builds(lambda first, rest: framed([first, *rest]), st.just(WELCOME) | said, st.lists(said, max_size=5))
@@ -155,6 +231,16 @@ def _said() -> st.SearchStrategy[bytes]:
 DECODERS: dict[str, Decoder] = {
     "agent: what the provisioner says on its stream": Decoder(
         plain(_session), [framed([WELCOME])], (PeerError, DecodeError), _said()
+    ),
+    "agent: what the provisioner writes on its stream, over the wire": Decoder(
+        in_a_loop(_stream), [framed([WELCOME])], (), _said(), examples=60
+    ),
+    "agent: what the provisioner answers a newcomer": Decoder(
+        in_a_loop(_door),
+        [EnrolResponse(pending=Pending(machine_id="m-a", because="wait", retry_after_s=5)).SerializeToString()],
+        (BedplateError,),
+        serialized(EnrolResponse),
+        examples=15,  # each starts the program that makes keys
     ),
     "provisioner: what a broker says": Decoder(
         in_a_loop(_broker),

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import strategies as st
 
 from bedplate.v1 import fleet_pb2
+from nodeagent import refusal
 from provisioner.cli import connection, contexts, frame, snapshots
 from provisioner.cli.commands.audit import When
 from provisioner.cli.commands.token import Ttl
@@ -79,6 +80,12 @@ def _answer(kind: type[Message], view: View, *examples: Message) -> Decoder:
     return Decoder(plain(_shown(kind, view)), bodies, (DecodeError, BedplateError), serialized(kind, *examples))
 
 
+ENTRY = fleet_pb2.AuditEntry(
+    sequence=1,
+    who="ada",
+    before='{"machines": [{"machine_id": "m-aaaaaaaa", "accepted": false}]}',
+    after='{"machines": [{"machine_id": "m-aaaaaaaa", "accepted": true}], "tokens": [{"token_id": "t-1"}]}',
+)
 MACHINE = fleet_pb2.GetMachineResponse(snapshot=SNAPSHOT)
 
 DECODERS: dict[str, Decoder] = {
@@ -97,6 +104,9 @@ DECODERS: dict[str, Decoder] = {
         texts(lambda text: When().convert(text, None, None)), [b"2h", b"2026-11-23T11:47:00Z"], (click.UsageError,)
     ),
     "cli: duration": Decoder(texts(lambda text: Ttl().convert(text, None, None)), [b"90m", b"7d"], (click.UsageError,)),
+    "agent: why it was refused": Decoder(
+        plain(lambda body: refusal.retry_after(refused(body))), [_status()], (), statuses()
+    ),
     "cli: why it was refused": Decoder(plain(_refusal), [_status()], (), statuses()),
     "cli: machines": _answer(
         fleet_pb2.ListMachinesResponse,
@@ -136,6 +146,8 @@ DECODERS: dict[str, Decoder] = {
         lambda answer, terminal: people.credentials(answer.credentials, terminal, NOW),
     ),
     "cli: audit": _answer(
-        fleet_pb2.ListAuditResponse, lambda answer, terminal: audit.entries(answer.entries, terminal)
+        fleet_pb2.ListAuditResponse,
+        lambda answer, terminal: audit.entries(answer.entries, terminal),
+        fleet_pb2.ListAuditResponse(entries=[ENTRY]),
     ),
 }

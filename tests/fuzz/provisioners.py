@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
+from hypothesis import strategies as st
 
 from bedplate.v1.enrolment_pb2 import Evidence
+from bedplate.v1.snapshot_pb2 import HostVitals, Vitals
+from bedplate.v1.uplink_pb2 import Delta
 from provisioner import (
     access,
     admission,
@@ -20,13 +23,14 @@ from provisioner import (
     post,
     shown,
     tokens,
+    vitals,
 )
 from provisioner.errors import BedplateError
 from provisioner.outbox import webhook
 from tests.enrolment_desk import csr_of
 from tests.fuzz.agents import CA, CSR, ISSUED, SNAPSHOT, TOKEN
 from tests.fuzz.decoder import Decoder, a_file, in_a_folder, plain, texts
-from tests.fuzz.inputs import tables
+from tests.fuzz.inputs import framed, tables, unframed
 from tests.fuzz.messages import serialized
 
 PAGES = [paging.token(("machines", ""), key).encode() for key in (["gpu-01", "m-aaaaaaaa"], [])]
@@ -39,6 +43,19 @@ SETTINGS = (
     *config.Webhook.__struct_fields__,
     r'"\n"',
 )
+VITALS = Vitals(host=HostVitals(load_1m=1.0)).SerializeToString()
+DELTA = Delta(sequence=2, vitals=Vitals(host=HostVitals(load_1m=2.0)), gone=["links/eth0"]).SerializeToString()
+
+
+def _folded(body: bytes) -> object:
+    """As they were stored: vitals, and deltas after them."""
+    whole, *deltas = unframed(body) or [b""]
+    return vitals.folded(whole, [Delta.FromString(one) for one in deltas])
+
+
+def _stored() -> st.SearchStrategy[bytes]:
+    deltas = st.lists(serialized(Delta), max_size=3)
+    return st.builds(lambda whole, since: framed([whole, *since]), serialized(Vitals), deltas)
 
 
 def _ca(name: str) -> Callable[[bytes, Path], object]:
@@ -103,6 +120,9 @@ DECODERS: dict[str, Decoder] = {
         (BedplateError,),
     ),
     "provisioner: files for the broker": Decoder(in_a_folder(_broker), [b"".join(PERSON)], (BedplateError,)),
+    "provisioner: vitals that were stored": Decoder(
+        plain(_folded), [framed([VITALS, DELTA])], (DecodeError,), _stored()
+    ),
     "provisioner: anchor": Decoder(texts(chain.anchor), [b"42:" + b"9f" * 32], (BedplateError,)),
     "provisioner: evidence": Decoder(
         plain(admission.kinds), [EVIDENCE.SerializeToString()], (DecodeError,), serialized(Evidence, EVIDENCE)

@@ -6,6 +6,7 @@ Rule 2: a stream of a machine is one input: its messages, framed.
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from bedplate.v1 import enrolment_pb2, fleet_pb2, node_pb2, uplink_pb2
 from bedplate.v1.enrolment_pb2_grpc import EnrolmentStub
+from bedplate.v1.snapshot_pb2 import FilesystemVitals, HostVitals, Identity, Inventory, Vitals
 from provisioner import onhost
 from provisioner.pki import MachineIdentity, key_pem, new_key
 from tests.edge import RUN, Edge, edge
@@ -127,10 +129,11 @@ async def _streams(folder: Path) -> AsyncIterator[ReadSoon]:
 
         yield read
         await other.say(delta=uplink_pb2.Delta(sequence=1, whole=True))
+        await other.say(delta=uplink_pb2.Delta(sequence=2, vitals=VITALS))
         await other.say(goodbye=uplink_pb2.Goodbye(because="done"))
         assert await other.end() == ""
         await here.fleet.write(())
-        assert here.fleet.store.vitals("m-bbbbbbbb").sequence == 1
+        assert here.fleet.store.vitals("m-bbbbbbbb").sequence == 2
 
 
 def _held_by(here: Edge, name: str) -> grpc.aio.Channel:
@@ -155,13 +158,22 @@ async def _streamed(channel: grpc.aio.Channel, bodies: list[bytes]) -> None:
         raise WrongWordError(f"{code}: {await call.details()}")
 
 
+INVENTORY = Inventory(identity=Identity(hostname="gpu-01")).SerializeToString()
+DIGEST = hashlib.sha256(INVENTORY).digest()
 HELLO = uplink_pb2.SessionRequest(hello=uplink_pb2.Hello(run_id=RUN))
+KNOWN = uplink_pb2.SessionRequest(hello=uplink_pb2.Hello(run_id=RUN, inventory_digest=DIGEST))
+VITALS = Vitals(host=HostVitals(load_1m=1.0), filesystems={"/": FilesystemVitals(free_bytes=1)})
+BODY = uplink_pb2.SessionRequest(inventory=uplink_pb2.InventoryBody(inventory=INVENTORY, digest=DIGEST))
+MORE = [
+    uplink_pb2.SessionRequest(delta=uplink_pb2.Delta(sequence=number, vitals=VITALS, gone=["links/eth0"]))
+    for number in range(2, 5)
+]
 WHOLE = uplink_pb2.SessionRequest(delta=uplink_pb2.Delta(sequence=1, whole=True))
 
 
 def conversations() -> st.SearchStrategy[bytes]:
     """A hello that is good or not, and some messages after it, of which deltas are often in order."""
-    said = serialized(uplink_pb2.SessionRequest, HELLO, WHOLE)
+    said = serialized(uplink_pb2.SessionRequest, HELLO, KNOWN, BODY, WHOLE)
     hello = st.just(HELLO.SerializeToString()) | said
     deltas = st.lists(filled(uplink_pb2.Delta), max_size=3).map(_numbered)
     more = st.lists(said, max_size=5) | deltas
@@ -175,15 +187,17 @@ def _numbered(deltas: list[uplink_pb2.Delta]) -> list[bytes]:
 
 
 def _row(name: str) -> Decoder:
+    """On a good day it is asked about a machine that there is, or about nothing in particular."""
     kind = GetMessageClass(METHODS[name].input_type)
-    return Decoder(_called(name), [b""], (), serialized(kind), examples=40)
+    good = kind(machine="m-0001") if "machine" in kind.DESCRIPTOR.fields_by_name else kind()
+    return Decoder(_called(name), [good.SerializeToString()], (), serialized(kind), examples=40)
 
 
 DECODERS: dict[str, Decoder] = {
     **{f"wire: {name}": _row(name) for name in METHODS if name != SESSION},
     f"wire: {SESSION}": Decoder(
         in_a_loop(_streams),
-        [framed([HELLO.SerializeToString(), WHOLE.SerializeToString()])],
+        [framed([one.SerializeToString() for one in (KNOWN, BODY, WHOLE, *MORE)])],
         (),
         conversations(),
         examples=80,
