@@ -12,6 +12,8 @@ aiomqtt and paho keep an attribute or two to themselves that this needs; the tes
 import asyncio
 import contextlib
 import ssl
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import aiomqtt
@@ -47,6 +49,7 @@ class Client(aiomqtt.Client):
         self._client.max_inflight_messages_set(0)  # `room` sees to it
         self.answers: dict[int, asyncio.Future[str]] = {}
         self.room = asyncio.Semaphore(MOST_UNDER_WAY)
+        self._thread = threading.get_ident()  # the loop's
         self._going_on: asyncio.Handle | None = None
         self.over: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -129,9 +132,35 @@ class Client(aiomqtt.Client):
 
         def register() -> None:
             if sock.fileno() >= 0:
-                self._loop.add_writer(sock.fileno(), self._tried, client.loop_write)
+                self._loop.add_writer(sock.fileno(), self._tried, self._give, sock)
 
         self._loop.call_soon_threadsafe(register)
+
+    def _on_socket_unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:  # noqa: ARG002 - as it is called
+        self._in_the_loop(lambda: self._loop.remove_writer(sock.fileno()))
+
+    def _on_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
+        def leave() -> None:
+            if sock.fileno() >= 0:
+                self._loop.remove_writer(sock.fileno())  # paho may think that there is none
+            super(Client, self)._on_socket_close(client, userdata, sock)
+
+        self._in_the_loop(leave)
+
+    def _give(self, sock: Any) -> None:
+        self._client.loop_write()
+        if not self._client.want_write() and sock.fileno() >= 0:
+            self._loop.remove_writer(sock.fileno())  # or a socket that is always ready would call without end
+
+    def _in_the_loop(self, work: Callable[[], object]) -> None:
+        """Done when it returns. aiomqtt changes the loop from the thread that connects, while it runs."""
+        if threading.get_ident() == self._thread:
+            work()
+            return
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(work)
+        self._loop.call_soon_threadsafe(done.set)
+        done.wait(CONNECT_S)
 
     def _take(self, sock: Any) -> None:
         if self._going_on:

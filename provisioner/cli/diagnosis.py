@@ -108,7 +108,12 @@ def _unliked(context: Context) -> str:
     """It says nothing more: the certificate may."""
     from cryptography import x509  # noqa: PLC0415 - 50 ms that only a failure pays
 
-    certificate, now = x509.load_pem_x509_certificate(Path(context.cert).read_bytes()), time.time()
+    from provisioner.pki import NONE  # noqa: PLC0415
+
+    try:
+        certificate, now = x509.load_pem_x509_certificate(Path(context.cert).read_bytes()), time.time()
+    except (*NONE, OSError):
+        return f"{context.address} refuses the certificate {context.cert}; get new credentials from it"
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if ends.timestamp() < now:
         return f"{context.address}: the certificate {context.cert} ended on {ends:%Y-%m-%d %H:%M} UTC; {ANOTHER}"

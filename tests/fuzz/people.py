@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from bedplate.v1 import fleet_pb2
 from nodeagent import refusal
-from provisioner.cli import connection, contexts, frame, snapshots
+from provisioner.cli import connection, contexts, diagnosis, frame, snapshots
 from provisioner.cli.commands.audit import When
 from provisioner.cli.commands.token import Ttl
 from provisioner.cli.terminal import Terminal
 from provisioner.cli.views import audit, cloudevents, events, explain, machine, machines, tokens, topology
 from provisioner.cli.views import credentials as people
 from provisioner.errors import BedplateError
-from tests.fuzz.agents import SNAPSHOT
+from tests.fuzz.agents import ISSUED, SNAPSHOT
 from tests.fuzz.decoder import Decoder, Read, a_file, plain, texts
 from tests.fuzz.inputs import misshapen
 from tests.fuzz.messages import filled, serialized
@@ -99,6 +99,10 @@ DECODERS: dict[str, Decoder] = {
         [json.dumps(NAMED).encode()],
         (BedplateError,),
         misshapen([NAMED, {"snapshot": NAMED}, {"parts": [], "paths": []}]),
+    ),
+    "cli: a certificate that is refused": Decoder(
+        a_file(lambda path: diagnosis._unliked(contexts.Context("a", "h:1", "/ca", str(path), "/key")), "cert.pem"),
+        [ISSUED.certificate_pem],
     ),
     "cli: time": Decoder(
         texts(lambda text: When().convert(text, None, None)), [b"2h", b"2026-11-23T11:47:00Z"], (click.UsageError,)

@@ -98,7 +98,7 @@ DECODERS: dict[str, Decoder] = {
     "provisioner: CSR": Decoder(plain(pki.csr_key), [CSR, csr_of()], (BedplateError,)),
     "provisioner: ca.pem": Decoder(_ca("ca.pem"), [CA.roots_pem, CA.roots_pem * 2], (BedplateError,)),
     "provisioner: ca.key": Decoder(_ca("ca.key"), [pki.key_pem(CA.key)], (BedplateError,)),
-    "provisioner: certificate that a caller shows": Decoder(plain(shown.shown), [ISSUED.certificate_pem]),
+    "provisioner: certificate that a caller shows": Decoder(plain(shown.shown.__wrapped__), [ISSUED.certificate_pem]),
     "provisioner: name in a certificate": Decoder(
         texts(lambda text: (pki.identity(text), access.caller_of([text]))),
         [b"bedplate:machine:m-aaaaaaaa:1", b"bedplate:person:ada:admin"],
@@ -125,6 +125,9 @@ DECODERS: dict[str, Decoder] = {
     ),
     "provisioner: anchor": Decoder(texts(chain.anchor), [b"42:" + b"9f" * 32], (BedplateError,)),
     "provisioner: evidence": Decoder(
-        plain(admission.kinds), [EVIDENCE.SerializeToString()], (DecodeError,), serialized(Evidence, EVIDENCE)
+        plain(admission.kinds.__wrapped__),
+        [EVIDENCE.SerializeToString()],
+        (DecodeError,),
+        serialized(Evidence, EVIDENCE),
     ),
 }
