@@ -12,8 +12,10 @@ from bedplate.v1.snapshot_pb2 import Inventory
 from nodeagent.host import replayed
 from nodeagent.observe import scan
 from nodeagent.page import page
+from tests.fuzz import wires
 from tests.fuzz.decoder import Decoder, plain
 from tests.fuzz.decoders import DECODERS
+from tests.fuzz.found import FOUND
 from tests.fuzz.inputs import NASTY, spoilt
 from tests.fuzz.places import entered, good_day, left_out
 from tests.fuzz.run import BrokenError, again, packed, searched, unpacked
@@ -30,6 +32,16 @@ def test_a_decoder_reads_or_refuses_whatever_it_is_handed(name: str) -> None:
 def test_on_a_good_day_all_is_read_and_no_place_that_decodes_is_without_a_row() -> None:
     """Where it is: give it a row in tests/fuzz, or say in `places.OURS` that nobody else makes what it reads."""
     assert left_out(entered(lambda: good_day(DECODERS))) == []
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_once_is_stood_since(name: str) -> None:
+    for body in FOUND[name]:
+        again(name, body)
+
+
+def test_every_method_of_every_service_is_met() -> None:
+    assert {f"wire: {name}" for name in wires.METHODS} <= set(DECODERS)
 
 
 def test_what_a_decoder_does_not_stand_is_shrunk_and_told_with_the_command_that_reads_it_again(
