@@ -120,7 +120,7 @@ class Conversation:
                 case Keep():
                     self.keep(output)
                 case Send(message):
-                    await self.send(message)
+                    self.post(message)
                 case Recall(digest):
                     body = await self.fleet.read(self.fleet.store.inventory, digest)
                     if self.session:

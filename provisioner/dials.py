@@ -8,12 +8,12 @@ Rule 3: all is held as bytes, and packed: it would be most of what the provision
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from zlib import compress, decompress
 
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta, Problems, SessionRequest
 from provisioner.errors import PeerError
 from provisioner.flaps import Move, moves
+from provisioner.packing import Packer
 from provisioner.vitals import apply, entries, known
 from provisioner.world import VitalsKept, VitalsMoved
 
@@ -21,7 +21,8 @@ MOST_ENTRIES = 4096  # of vitals: far more than any machine has parts
 MOST_BYTES = 256 << 10  # of vitals, and of problems: twenty times what a machine with 16 GPUs has
 DELTA = SessionRequest.DELTA_FIELD_NUMBER << 3 | 2  # its tag: a length follows
 MORE = 0x80  # set in each byte of a varint but the last
-NOTHING, QUICK = compress(b""), 1
+PACKER = Packer()  # streams are of one thread
+NOTHING = PACKER.pack(b"")
 MOST_MOVES = 64  # deltas beside the vitals that they move
 MOST_SIZE = 2  # how many times as large as the vitals they may be
 LATEST = 8  # deltas that are held one by one
@@ -46,7 +47,7 @@ class Dials:
 
     def resume(self, vitals: bytes, problems: bytes) -> None:
         """From where an older stream of the same run has left off."""
-        self.size, self._packed, self._problems = len(vitals), compress(vitals, QUICK), problems
+        self.size, self._packed, self._problems = len(vitals), PACKER.pack(vitals), problems
 
     def take(self, delta: Delta, octets: bytes, now: float) -> tuple[VitalsKept | VitalsMoved, tuple[Move, ...]]:
         """What is to be stored of the delta, which are these octets too, and the problems that came or went.
@@ -75,8 +76,7 @@ class Dials:
         return VitalsMoved(self.machine_id, self.run_id, delta.sequence, place, octets, now)
 
     def _whole(self, delta: Delta, now: float) -> tuple[VitalsKept, tuple[Move, ...]]:
-        vitals = Vitals() if delta.whole else self._stand()
-        apply(vitals, delta)
+        vitals = self._after(delta)
         if entries(vitals) > MOST_ENTRIES:
             raise PeerError(f"more than {MOST_ENTRIES} entries of vitals", "SIZE")
         problems = delta.problems if delta.HasField("problems") else Problems.FromString(self._problems)
@@ -89,9 +89,16 @@ class Dials:
         change = VitalsKept(self.machine_id, self.run_id, delta.sequence, body, self.told, count, now)
         return change, moved
 
+    def _after(self, delta: Delta) -> Vitals:
+        if delta.whole and not delta.gone:
+            return known(delta.vitals)  # nothing is copied
+        vitals = Vitals() if delta.whole else self._stand()
+        apply(vitals, delta)
+        return vitals
+
     def _stand(self) -> Vitals:
         """The vitals by now. Of each entry the last word stands, and of the host, which is no entry, likewise."""
-        vitals = Vitals.FromString(decompress(self._packed) + self._since)
+        vitals = Vitals.FromString(PACKER.unpack(self._packed) + self._since)
         vitals.MergeFrom(_told(self._latest))
         if self._host:
             vitals.ClearField("host")

@@ -112,8 +112,8 @@ def _read_through(path: Path) -> str:
         return str(error)
     try:
         store.begin_epoch()
-        for name in store.load(0.0).machines:
-            _ = store.vitals(name), store.history(name), store.evidence(name)
+        for name, facts in store.load(0.0).machines.items():
+            _ = store.vitals(name), store.history(name), store.evidence(name), store.inventory(facts.inventory_digest)
         _ = store.events(limit=1000), store.audit(limit=1000), store.answered("admin", "r-1")
         store.write(list(work.changes(50, 10)))
     except StoreError as error:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from provisioner.errors import BedplateError
+from provisioner.packing import DamagedError
 
 ADVICE = {
     "SQLITE_NOTADB": "this is no store of a provisioner: name the right file, or move this one away to begin anew",
@@ -24,7 +25,8 @@ ADVICE = {
 }
 OF_THE_DISK = {"SQLITE_FULL", "SQLITE_IOERR"}
 LOSES_NOTHING = {"ENOSPC", "EROFS", "SQLITE_READONLY", "SQLITE_IOERR"}
-FAULTS = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError)  # the last where a message quotes what is damaged
+DAMAGED = (UnicodeDecodeError, DamagedError)  # a message that quotes what is damaged; a body that was packed
+FAULTS = (SQLAlchemyError, sqlite3.Error, *DAMAGED)
 FAULTS_OF_A_CHANGE = (OverflowError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
 
 
@@ -52,7 +54,7 @@ def told(verb: str, place: str, error: Exception) -> StoreError:
     name = getattr(cause, "sqlite_errorname", "") if isinstance(cause, sqlite3.Error) else ""
     kind = "_".join(name.split("_")[:2])  # SQLITE_IOERR_FSYNC -> SQLITE_IOERR
     line = str(cause).partition("\n")[0] or type(cause).__name__
-    if isinstance(cause, UnicodeDecodeError):
+    if isinstance(cause, DAMAGED):
         line, kind = "database disk image is malformed", "SQLITE_CORRUPT"
     if kind in OF_THE_DISK and (fault := _fault_of_the_disk(kind, place)):
         line, kind = os.strerror(fault), errno.errorcode[fault]

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from sqlalchemy import Connection, and_, func, select
 
 from bedplate.v1.uplink_pb2 import Delta
+from provisioner.packing import Packer
 from provisioner.store.rows import Answer, Event, Seen, VitalsRow
 from provisioner.store.schema import (
     answers,
@@ -72,7 +73,8 @@ def _tokens(connection: Connection) -> dict[str, TokenFacts]:
 
 
 def inventory(connection: Connection, digest: bytes) -> bytes | None:
-    return connection.execute(select(inventories.c.body).where(inventories.c.digest == digest)).scalar()
+    packed = connection.execute(select(inventories.c.body).where(inventories.c.digest == digest)).scalar()
+    return None if packed is None else Packer().unpack(packed)
 
 
 def has_inventory(connection: Connection, digest: bytes) -> bool:

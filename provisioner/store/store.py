@@ -17,6 +17,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, select, update
 
 from provisioner.chain import Entry, Link
+from provisioner.packing import Packer
 from provisioner.store import auditing, delivering, reading
 from provisioner.store.errors import FAULTS, StoreError, UnknownInventoryError, told
 from provisioner.store.opening import engines, path_of
@@ -46,6 +47,7 @@ class Store:
         self._reading = reading_
         self._writing = writing
         self._turn = threading.Lock()
+        self._packer = Packer()  # whose turn it is has it
         self._world = self._read(reading.world, 0.0)
         self.fleet = self._read(reading.fleet)  # a name that no other store has
 
@@ -101,7 +103,7 @@ class Store:
             batch, turn.world = gather(before, numbered), before.after(numbered)
             self._fence(turn.connection, before, turn.world.revision)
             self._demand(turn.connection, batch.unsent)
-            put_down(turn.connection, batch, turn.world)
+            put_down(turn.connection, batch, turn.world, self._packer)
         return list(range(first, first + len(changes)))
 
     def put_aside(self, change: Audited) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Delete, Dialect, Table, Update, bindparam, delete, update
 from sqlalchemy.dialects.sqlite import Insert, insert
 
+from provisioner.packing import Packer
 from provisioner.store import auditing, schema
 from provisioner.world import (
     Accepted,
@@ -121,12 +122,12 @@ def _see(batch: Batch, before: World, change: InventoryKept) -> None:
         batch.bodies.setdefault(change.digest, change.body)
 
 
-def put_down(connection: Connection, batch: Batch, after: World) -> None:
+def put_down(connection: Connection, batch: Batch, after: World, packer: Packer) -> None:
     """All of the batch, in the caller's transaction."""
     _machines(connection, batch, after.machines)
     _vitals(connection, batch.vitals)
     _moves(connection, batch.moves)
-    _many(connection, BODIES, [{"digest": digest, "body": body} for digest, body in batch.bodies.items()])
+    _many(connection, BODIES, [{"digest": digest, "body": packer.pack(body)} for digest, body in batch.bodies.items()])
     _many(
         connection,
         SEEN,

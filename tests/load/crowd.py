@@ -20,7 +20,7 @@ from tests.load.talk import Answer, answering
 AT_ONCE = 50  # handshakes
 STEP_S = 0.002
 PING_EVERY_S = 20.0  # as an agent does
-WINDOW = 8  # snapshots that a machine has under way
+WINDOW = 16  # deltas that a machine has under way, as an agent does
 
 
 class Crowd:
