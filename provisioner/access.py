@@ -207,10 +207,11 @@ class Guard(grpc.aio.ServerInterceptor):
         """The certificate is known only once the call runs: so each handler is wrapped, not judged, here."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        return handler and guarded(handler, lambda context: self._entered(method, context, handler.response_streaming))
+        check = partial(self._entered, method, stays=bool(handler and handler.response_streaming))
+        return handler and guarded(handler, check, of_machine=METHODS.get(method) is Who.MACHINE)
 
     @asynccontextmanager
-    async def _entered(self, method: str, context: Any, stays: bool) -> AsyncIterator[None]:  # noqa: FBT001 - one caller
+    async def _entered(self, method: str, context: Any, *, stays: bool) -> AsyncIterator[None]:
         """For as long as the call runs; what is refused in it is the call's status."""
         try:
             who = caller(context)

@@ -36,7 +36,7 @@ def _decoding(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], 
 
 
 def _heard(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Of a stream, each message comes as (message, octets): whoever stores it need not encode it again to do so."""
+    """Of a machine's stream, each message comes as (message, octets): who stores it need not encode it again."""
     decoded = _decoding(deserializer)
     if decoded is None:
         return None
@@ -54,8 +54,9 @@ def _whole(request: Any) -> None:
         raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE", line)
 
 
-def guarded(handler: Any, check: Check) -> Any:
-    decoding = _heard if handler.request_streaming else _decoding
+def guarded(handler: Any, check: Check, *, of_machine: bool = False) -> Any:
+    """`of_machine`: machines alone call it, and what they stream is to be stored."""
+    decoding = _heard if of_machine and handler.request_streaming else _decoding
     serializers = {
         "request_deserializer": decoding(handler.request_deserializer),
         "response_serializer": handler.response_serializer,
