@@ -117,11 +117,12 @@ class Site:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         batch, late, self._writing, self._late = self._writing, self._late, [], []
-        if self._wishes:
-            self._begin_batch()
         for wish in batch:
             if error and wish.of:
                 wish.of.refused = True
+        if self._wishes:
+            self._begin_batch()
+        for wish in batch:
             wish.told(error)
         if late:
             self.invariants.oracle.refused(self.timeline.now)
