@@ -66,8 +66,32 @@ def reimage(fleet: Fleet) -> None:
 
 
 def swap(fleet: Fleet) -> None:
-    machine = _any(fleet)
-    fleet.timeline.say(machine, "has another", machine.box.swap_a_part())
+    """And now and then another one before it was asked about that one."""
+    machine, timeline = _any(fleet), fleet.timeline
+    timeline.say(machine, "has another", machine.box.swap_a_part())
+    if timeline.chance(0.5):
+        machine.glance()
+        timeline.after(timeline.between(0.0, 0.5), _swap_again, machine)
+
+
+def _swap_again(machine: Machine) -> None:
+    if not machine.settled:
+        machine.box.swap_a_part()
+        machine.glance()
+
+
+def burst(fleet: Fleet) -> None:
+    """It has much to say while the disk is slow: more than may be under way."""
+    machine, timeline = _any(fleet), fleet.timeline
+    disk_slow(fleet)
+    for _ in range(40):
+        timeline.after(timeline.between(0.0, 6.0), _warm, machine)
+
+
+def _warm(machine: Machine) -> None:
+    if not machine.settled:
+        machine.box.vitals.gpus["GPU-0"].celsius = machine.timeline.random.choice((40.0, 50.0, 60.0, 70.0))
+        machine.glance()
 
 
 def flicker(fleet: Fleet) -> None:
@@ -229,6 +253,7 @@ TABLE: tuple[tuple[Fault, int], ...] = (  # and how often, against each other
     (reboot, 4),
     (reimage, 2),
     (swap, 4),
+    (burst, 1),
     (flicker, 3),
     (clone, 2),
     (skew, 2),

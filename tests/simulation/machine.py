@@ -236,6 +236,7 @@ class Machine:
         if isinstance(wire, str):
             self.timeline.say(self, wire)
             session.lost(wire, self._now)
+            self.invariants.manners.lost(self, self._now)
             self._dial_later()
             return
         self.wire, self.shown = wire, self.identity.certificate
@@ -293,5 +294,6 @@ class Machine:
         wire.close("up", "it hung up")
         if session.state is not State.CLOSED:
             session.lost(why, self._now)
+            self.invariants.manners.lost(self, self._now)
         self.timeline.say(self, "lost its stream:", session.because)
         self._dial_later()

@@ -12,7 +12,7 @@ from tests.simulation.broken import hold
 
 WINDOW = 16
 MINUTE_S, DIALS = 60.0, 20  # doubled from one second on, with a new beginning after each steady stream
-SOON_S = 0.5
+SOON_S, STEADY_S = 0.5, 10.0
 BAND_CELSIUS = 3.0
 
 
@@ -31,10 +31,21 @@ class Manners:
         self._streams: dict[Any, Stream] = {}
         self._dials: dict[Any, deque[float]] = defaultdict(deque)
         self._not_before: dict[Any, float] = {}
+        self._failures: dict[Any, int] = defaultdict(int)  # in a row
+        self._welcome_at: dict[Any, float] = {}  # of the stream that stands
 
     def starts(self, machine: Any) -> None:
         """A new process, or a new certificate: it may dial at once."""
         self._not_before.pop(machine, None)
+        self._failures.pop(machine, None)
+        self._welcome_at.pop(machine, None)
+
+    def lost(self, machine: Any, now: float) -> None:
+        """Its stream broke, or could not be opened: it stays away, each time for about twice as long."""
+        if now - self._welcome_at.pop(machine, now) >= STEADY_S:
+            self._failures[machine] = 0
+        self._not_before[machine] = now + min(60.0, 2.0 ** self._failures[machine]) / 2
+        self._failures[machine] += 1
 
     def dials(self, machine: Any, now: float) -> None:
         times = self._dials[machine]
@@ -75,12 +86,15 @@ class Manners:
         stream, kind = self._streams[machine], message.WhichOneof("message")
         if kind == "welcome":
             stream.stored = message.welcome.stored_sequence
+            self._welcome_at[machine] = now
         elif kind == "ack":
             stream.acknowledged = max(stream.acknowledged, message.ack.sequence)
         elif kind == "want_inventory":
             stream.wanted.add(message.want_inventory.digest)
         elif kind == "dismissal":
             self._not_before[machine] = now + max(SOON_S, message.dismissal.retry_after_s)
+            if now - self._welcome_at.pop(machine, now) >= STEADY_S:
+                self._failures[machine] = 0
 
     def _delta(self, machine: Any, stream: Stream, delta: Any) -> None:
         whole = stream.stored == 0 and stream.first

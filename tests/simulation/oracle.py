@@ -164,6 +164,9 @@ class Oracle:
             why = self.good(change.token_id, change.key_sha256, change.at)
             hold(not why, change.machine_id, "came in by token", change.token_id, "and", why)
         self.machines[change.machine_id] = Seen()
+        for moves in (self._words, self._moves):  # another life: it is counted anew
+            for key in [key for key in moves if key[0] == change.machine_id]:
+                del moves[key]
 
     def _noted(self, change: Noted, seen: Seen) -> None:
         if "rebooted" in change.because:
