@@ -224,3 +224,16 @@ def test_a_machine_that_comes_in_by_a_token_that_is_over_is_found(settled):
     _committed(fleet, TokenRevoked(token_id, fleet.timeline.now))
     with pytest.raises(BrokenError, match=f"m-x came in by token {token_id} and it is over"):
         _committed(fleet, asked)
+
+
+def test_an_agent_that_comes_back_too_soon_is_found(settled):
+    fleet, facts, _ = settled
+    machine, manners = fleet.invariants.owners[facts.key_sha256], fleet.invariants.manners
+    now = fleet.timeline.now
+    for failures in range(4):
+        manners.lost(machine, now)
+        now += 2.0**failures
+        manners.dials(machine, now)
+    manners.lost(machine, now)
+    with pytest.raises(BrokenError, match="dials before"):
+        manners.dials(machine, now + 7.9)

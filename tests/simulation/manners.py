@@ -5,6 +5,7 @@ Rule: the bounds are the protocol's, written down a second time.
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from nodeagent.session import State
@@ -62,8 +63,9 @@ class Manners:
         elif kind == "delta":
             self._delta(machine, self._streams[machine], message.delta)
         elif kind == "inventory":
-            wanted = message.inventory.digest in self._streams[machine].wanted
-            hold(wanted, machine, "sends an inventory that nobody asked for")
+            body, digest = message.inventory.inventory, message.inventory.digest
+            hold(digest in self._streams[machine].wanted, machine, "sends an inventory that nobody asked for")
+            hold(sha256(body).digest() == digest, machine, "sends an inventory that is not of its digest")
 
     def looked(self, machine: Any) -> None:
         """What it has just seen is on its way, unless too much is: parts that came or went, and what is warm."""
