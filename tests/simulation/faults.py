@@ -81,9 +81,12 @@ def _swap_again(machine: Machine) -> None:
 
 
 def burst(fleet: Fleet) -> None:
-    """It has much to say while the disk is slow: more than may be under way."""
+    """It has much to say while the disk is slow: more than may be under way. Now and then some of it is refused."""
     machine, timeline = _any(fleet), fleet.timeline
     disk_slow(fleet)
+    if timeline.chance(0.5):
+        timeline.after(timeline.between(0.5, 3.0), setattr, fleet.platter, "full", True)  # noqa: FBT003 - as setattr is
+        timeline.after(timeline.between(3.0, 9.0), fleet.platter.empty)
     for _ in range(40):
         timeline.after(timeline.between(0.0, 6.0), _warm, machine)
 
