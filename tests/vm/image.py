@@ -55,6 +55,11 @@ ASLEEP = (  # what a machine that nobody logs in to can do without
     " systemd-update-utmp.service systemd-update-utmp-runlevel.service e2scrub_reap.service e2scrub_all.timer"
     " systemd-binfmt.service proc-sys-fs-binfmt_misc.automount"
 )
+FEW = """\
+[Service]
+ExecStart=
+ExecStart=udevadm trigger --action=add -s virtio -s virtio-ports -s pci -s net
+"""  # of a machine's devices, those that somebody here waits for
 GENERATORS = "/usr/lib/systemd/system-generators"  # a dozen programs at each daemon-reload, and nothing here for them
 DISK_MB = 1024
 KEPT = 3
@@ -156,6 +161,8 @@ def _settle(tree: Path) -> None:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
     _within(tree, f"systemctl mask --quiet {ASLEEP}")
+    (tree / "etc/systemd/system/systemd-udev-trigger.service.d").mkdir()
+    (tree / "etc/systemd/system/systemd-udev-trigger.service.d/few.conf").write_text(FEW)
     _within(tree, f"for one in {GENERATORS}/*; do ln -sf /dev/null $one; done")
 
 
@@ -169,6 +176,7 @@ def _install(tree: Path, wheels: Path) -> None:
     (tree / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheels\n")
     _within(tree, guide.without(guide.blocks("The provisioner")[0], "apt-get "))
     _within(tree, guide.only(guide.blocks("The agents")[1], "python3 -m venv", "/opt/bedplate/bin/pip"))
+    _within(tree, "".join(guide.only(block, "/opt/bedplate/bin/pip") for block in guide.blocks("Upgrading")))
     (tree / "etc/bedplate/provisioner.toml").write_text(guide.blocks("The provisioner", "toml")[0])
     shutil.rmtree(tree / "srv/wheels")
 

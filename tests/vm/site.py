@@ -3,8 +3,10 @@
 Rule: from the page come all commands; what stands here is what the page says in words.
 """
 
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.vm import guide, image
 from tests.vm.machine import HARDWARE, KERNEL, Machine, machine
@@ -41,4 +43,9 @@ def install(made: Machine) -> None:
     made.sh(PROGRAMS + guide.without(agent, *INSTALLED))
     made.until(f"{STATUS} nodeagent | grep '^connected to provisioner.example:7443; '")
     made.sh("rm /etc/bedplate/join-token; > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
-    made.sh(PROGRAMS + "bedplate machine show gpu-01 -o json > ~/enrolled.json")
+    made.sh(PROGRAMS + "bedplate machine show gpu-01 -o json > known.json")
+
+
+def known(made: Machine) -> dict[str, Any]:
+    """What the provisioner knew of the machine when it was saved: it need not be asked once more."""
+    return dict(json.loads(made.sh("cat ~/known.json")))
