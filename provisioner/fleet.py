@@ -21,7 +21,7 @@ from provisioner.config import Config
 from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps
-from provisioner.lives import OVER, Life, Lives, OverError
+from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
 from provisioner.store import ChangeError, Store, StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change, World
@@ -129,9 +129,9 @@ class Fleet:
         batch, late, size, lives = list[_Wish](), list[_Wish](), 0, Lives(self.world)
         while self._wishes and size < BATCH:
             wish = self._wishes.popleft()
-            if wish.of is None:
+            if wish.of is None and lives.follow(wish.changes):
                 lives.add(wish.changes)
-            elif not lives.goes_on(wish.of):
+            elif wish.of is None or not lives.goes_on(wish.of):
                 late.append(wish)
                 continue
             batch.append(wish)
@@ -142,7 +142,7 @@ class Fleet:
             self._wished.clear()
         await self._write(batch)
         for wish in late:  # what ended their life is durable first
-            wish.heard(OverError(OVER))
+            wish.heard(OverError(OVER) if wish.of else StoreError(MEANWHILE))
 
     async def _write(self, batch: Sequence[_Wish]) -> None:
         """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""

@@ -4,6 +4,8 @@ Rule 1: who speaks for a machine speaks for one life of it. What such a one subm
         come to be after the end, is nobody's fact.
 Rule 2: what one stream says lies on what it said before, as a delta does. Once the store has refused something of it,
         what it has submitted behind that is nobody's fact either: the next stream begins with what is stored.
+Rule 3: a life begins behind the last one. Whoever was looked at before that one began is not let in: two machines would
+        be in one life.
 """
 
 from collections.abc import Iterable
@@ -14,6 +16,7 @@ from provisioner.errors import BedplateError
 from provisioner.world import World
 
 OVER = "this machine is not known here any more, or in a younger incarnation"
+MEANWHILE = "cannot let this machine in: it came in again, or was revoked, while that was being decided; try again"
 
 
 class OverError(BedplateError):
@@ -39,6 +42,11 @@ class Lives:
     def goes_on(self, life: Life) -> bool:
         return not life.refused and self._of(life.machine_id) == life.incarnation
 
+    def follow(self, changes: Iterable[Change]) -> bool:
+        """Whether the lives that begin with these are younger than all before."""
+        asked = [change for change in changes if isinstance(change, Asked)]
+        return all(change.incarnation > self._last(change.machine_id) for change in asked)
+
     def add(self, changes: Iterable[Change]) -> None:
         for change in changes:
             match change:
@@ -50,6 +58,10 @@ class Lives:
                     self._revoke(change.machine_id)
                 case _:
                     pass
+
+    def _last(self, machine_id: str) -> int:
+        facts = self._world.machines.get(machine_id)
+        return max(self._now.get(machine_id, 0), facts.incarnation if facts else 0)
 
     def _of(self, machine_id: str) -> int:
         """0 where it is nobody's."""

@@ -30,6 +30,16 @@ def test_a_life_of_which_something_was_refused_goes_on_in_another_stream_only():
 
 
 @pytest.mark.parametrize(
+    ("meanwhile", "incarnation", "follows"),
+    [([], 2, True), ([], 1, False), ([_asked(2)], 2, False), ([_asked(2)], 3, True), ([Revoked("m-1", 2.0)], 2, False)],
+)
+def test_who_was_let_in_before_another_came_in_its_place_is_not_let_in(meanwhile, incarnation, follows):
+    lives = Lives(_world(_asked(), Accepted("m-1", 1.0)))
+    lives.add(meanwhile)
+    assert lives.follow([_asked(incarnation)]) is follows
+
+
+@pytest.mark.parametrize(
     ("before", "meanwhile", "incarnation"),
     [
         ([], [], 0),

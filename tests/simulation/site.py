@@ -14,7 +14,7 @@ from provisioner.access import standing
 from provisioner.decision import Todo
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps
-from provisioner.lives import OVER, Life, Lives, OverError
+from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
 from provisioner.outbox import Outbox
 from provisioner.store import StoreError
 from provisioner.vigil import plan
@@ -96,7 +96,7 @@ class Site:
     def _begin_batch(self) -> None:
         lives = Lives(self.world)
         for wish in self._wishes:
-            if wish.of and not lives.goes_on(wish.of):
+            if not (lives.goes_on(wish.of) if wish.of else lives.follow(wish.changes)):
                 self._late.append(wish)
                 continue
             lives.add(wish.changes)
@@ -127,7 +127,7 @@ class Site:
         if late:
             self.invariants.oracle.refused(self.timeline.now)
         for wish in late:
-            wish.told(OverError(OVER))
+            wish.told(OverError(OVER) if wish.of else StoreError(MEANWHILE))
 
     def _put_down(self) -> None:
         before = self.world
