@@ -86,6 +86,7 @@ def test_a_join_token_made_while_two_roots_are_trusted_lets_machines_in_during_e
         here.place.bedplate("credential", "revoke", "admin", "--yes")
 
         here.go_on()
+        until(lambda: here.provisioner.text().count("2 roots are trusted") == 2)
         connected(agents.enter_context(agent(tmp_path / "served", token, root=MACHINES / "dgx2")))
 
         here.go_on()
