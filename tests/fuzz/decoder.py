@@ -29,7 +29,7 @@ class Decoder:
     corpus: Sequence[bytes]
     raises: Refusals = ()
     more: SearchStrategy[bytes] | None = None  # inputs besides those of the corpus, and of it spoilt
-    examples: int = 250  # for each run in continuous integration
+    examples: int = 150  # for each run in continuous integration
 
     @cached_property
     def inputs(self) -> SearchStrategy[bytes]:

@@ -200,6 +200,6 @@ DECODERS: dict[str, Decoder] = {
         [framed([one.SerializeToString() for one in (KNOWN, BODY, WHOLE, *MORE)])],
         (),
         conversations(),
-        examples=80,
+        examples=60,
     ),
 }
