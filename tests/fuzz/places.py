@@ -35,6 +35,7 @@ OURS = {  # what decodes nothing but what this program has just made itself, and
     ("provisioner/dev.py", "_all_present"): "what its own `bedplate` printed",
     ("provisioner/dev.py", "nine"): "what its own `bedplate` printed",
     ("provisioner/service/once.py", "answer"): "an answer that it has stored",
+    ("provisioner/store/reading.py", "inventory"): "what it has packed itself",
     ("provisioner/turnstile.py", "address_of"): "an address that the kernel has given to gRPC",
 }
 Place = tuple[str, int, str]  # a file, the line where its function begins, and the function's name
