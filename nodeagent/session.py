@@ -35,7 +35,7 @@ from bedplate.v1.uplink_pb2 import (
 from nodeagent.deadband import moved
 from nodeagent.vitals import differs, drop, entries
 
-WINDOW = 16
+WINDOW = 64
 INTERVAL_S = 300.0  # until the provisioner says its own
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 60.0
@@ -132,6 +132,7 @@ class Session:
             epoch=self.epoch,
             desired_revision=self.desired.revision,
             sent_at=sent_at,
+            window=WINDOW,
         )
         self._digest_there = self._digest
         return [SessionRequest(hello=hello)]

@@ -23,7 +23,7 @@ from provisioner.fleet import Fleet, Outcome
 from provisioner.handlers import UNDECODABLE
 from provisioner.limits import Pace
 from provisioner.lives import OVER, Life, OverError
-from provisioner.session import ACK_AFTER_S, Keep, Output, Recall, Send, Session
+from provisioner.session import Keep, Output, Recall, Send, Session
 from provisioner.vigil import noteworthy
 from provisioner.world import Change, Facts, VitalsKept, VitalsMoved
 
@@ -200,7 +200,7 @@ class Conversation:
         for ack in acks:
             self.post(ack.message)
         if self.ack_timer is None and self.session and self.session.owes:
-            self.ack_timer = asyncio.get_running_loop().call_later(ACK_AFTER_S, self._ack_soon)
+            self.ack_timer = asyncio.get_running_loop().call_later(self.session.ack_after_s, self._ack_soon)
 
     def _ack_soon(self) -> None:
         self.ack_timer = None

@@ -29,8 +29,10 @@ from provisioner.flaps import Move
 from provisioner.world import Change, InventoryKept, Met, Parted
 
 INTERVAL_S = 300.0
-ACK_AFTER_S = 5.0
-ACK_AFTER = 12  # deltas; the agent waits when 16 are without an answer
+ACK_AFTER_S = 20.0
+SOON_S = 1.0  # the first acknowledgement of a stream: that what was left over from an older one is stored
+WINDOW = 16  # deltas that an agent sends without an answer where it does not say how many
+MOST_WINDOW = 1024
 MOST_SEQUENCE = 1 << 62  # the store's integers have 63 bits
 MOST_INVENTORY = 1 << 20  # bytes: twenty times the largest that is known
 MOST_WORTHLESS = 1000  # messages that say nothing new, on one stream: some are repeated, a thousand are a flood
@@ -89,6 +91,8 @@ class Session:
     _dials: Dials = field(default_factory=lambda: Dials("", b""))
     _sequence: int = 0  # received
     _stored: int = 0
+    ack_after_s: float = SOON_S
+    _ack_after: int = 1
     _acknowledged: int = 0
     _acknowledged_at: float = 0.0
     _first: bool = True  # the first delta of the stream may leap over what was lost
@@ -119,7 +123,7 @@ class Session:
     def committed(self, sequence: int, now: float) -> list[Send]:
         """Everything up to this sequence is safe in the store."""
         self._stored = max(self._stored, sequence)
-        return self.tick(now) if self._stored - self._acknowledged < ACK_AFTER else self._ack(now)
+        return self.tick(now) if self._stored - self._acknowledged < self._ack_after else self._ack(now)
 
     def recalled(self, body: bytes | None, now: float) -> list[Output]:
         """The answer to `Recall`: the inventory's bytes, or None where they are not kept any more."""
@@ -129,7 +133,7 @@ class Session:
 
     def tick(self, now: float) -> list[Send]:
         """Time went on."""
-        due = self._stored > self._acknowledged and now >= self._acknowledged_at + ACK_AFTER_S
+        due = self._stored > self._acknowledged and now >= self._acknowledged_at + self.ack_after_s
         return self._ack(now) if due else []
 
     def lost(self, because: str, now: float) -> list[Output]:
@@ -152,7 +156,7 @@ class Session:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _ack(self, now: float) -> list[Send]:
-        self._acknowledged, self._acknowledged_at = self._stored, now
+        self._acknowledged, self._acknowledged_at, self.ack_after_s = self._stored, now, ACK_AFTER_S
         return [Send(SessionResponse(ack=Ack(sequence=self._stored)))]
 
     def _nothing(self) -> list[Output]:
@@ -170,6 +174,7 @@ class Session:
         if not 8 <= len(hello.run_id) <= 64:  # noqa: PLR2004 - bounds of a random name
             raise PeerError(f"a run id of {len(hello.run_id)} bytes")
         self._open, self._acknowledged_at = True, now
+        self._ack_after = acknowledged_after(min(hello.window or WINDOW, MOST_WINDOW))
         self._dials = Dials(self.known.machine_id, hello.run_id, told=self.known.problems)
         if hello.run_id == self.known.run_id:
             self._dials.resume(self.known.vitals, self.known.problems)
@@ -235,6 +240,11 @@ class Session:
         change, moved = self._dials.take(delta, alone(octets) or delta.SerializeToString(), now)
         named = self._named(delta.inventory_digest) if delta.HasField("inventory_digest") else []
         return [Keep((change,), sequence, moved), *named]
+
+
+def acknowledged_after(window: int) -> int:
+    """How many deltas are acknowledged at once: before their agent has to wait."""
+    return max(1, window * 3 // 4)
 
 
 def renew_soon(within_s: float) -> SessionResponse:

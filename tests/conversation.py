@@ -125,7 +125,7 @@ class Wire:
     def settle(self) -> None:
         if self.there is None:
             self.connect()
-        for pause_s in (301, 301, 301, 6):  # the last one is for the acknowledgement, which is lazy
+        for pause_s in (301, 301, 301, 21):  # the last one is for the acknowledgement, which is lazy
             self.now += pause_s
             self._send(self.here.tick(self.now))
             if self.there:

@@ -12,7 +12,7 @@ from bedplate.v1.fleet_pb2 import GetStatusRequest, ListEventsRequest, ListMachi
 from bedplate.v1.uplink_pb2 import Delta, Hello, SessionRequest
 from provisioner.conduct import Conduct
 from provisioner.serve import Running
-from provisioner.session import ACK_AFTER
+from provisioner.session import WINDOW, acknowledged_after
 from tests import attacks
 from tests.attacks import EVIL, Attack
 from tests.crowd import Crowd, crowded, founded, known, names
@@ -38,7 +38,7 @@ class Healthy:
 
     async def round(self) -> None:
         """So many deltas that they are acknowledged at once are, and the list is answered."""
-        for _ in range(ACK_AFTER):
+        for _ in range(acknowledged_after(WINDOW)):
             self.sequence += 1
             await self.call.write(SessionRequest(delta=Delta(sequence=self.sequence, whole=True)))
         while (await self.call.read()).ack.sequence < self.sequence:

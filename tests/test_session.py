@@ -116,6 +116,30 @@ def test_an_acknowledgement_of_what_was_never_sent_is_refused() -> None:
         wire.here.receive(SessionResponse(ack=Ack(sequence=99)), wire.now)
 
 
+@pytest.mark.parametrize(("window", "at"), [(None, 12), (64, 48), (1, 1), (2**32 - 1, 768)])
+def test_so_many_deltas_are_acknowledged_at_once_that_their_agent_need_not_wait(window: int | None, at: int) -> None:
+    there = _greeted(Hello(run_id=RUN, window=window))
+    committed = (there.committed(sequence, 0.5) for sequence in range(1, at + 1))
+    assert [bool(acks) for acks in committed] == [False] * (at - 1) + [True]
+
+
+def test_the_first_acknowledgement_of_a_stream_comes_soon_and_the_others_are_lazy() -> None:
+    there = _greeted(Hello(run_id=RUN, window=64))
+    there.committed(1, 0.5)
+    assert there.owes
+    assert not there.tick(0.9)
+    assert there.tick(1.0)
+    there.committed(2, 2.0)
+    assert not there.tick(20.9)
+    assert there.tick(21.0)
+
+
+def _greeted(hello: Hello) -> provisioner_side.Session:
+    there = provisioner_side.Session(Store().known(), "s", epoch=1, peer="")
+    there.receive(SessionRequest(hello=hello), 0.0)
+    return there
+
+
 def test_a_provisioner_that_does_not_acknowledge_is_not_flooded() -> None:
     wire = Wire()
     wire.see(_vitals())

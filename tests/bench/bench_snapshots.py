@@ -40,6 +40,6 @@ def _bare(sink: Asked, crowd: Asked, port: int) -> float:
 def _stored(place: Stage, crowd: Asked) -> float:
     spent = processor_s(place.provisioner.pid)
     sent = crowd.ask("snapshots", seconds=SECONDS)["sent"]
-    settled = crowd.ask("settle", limit_s=20.0)
+    settled = crowd.ask("settle", limit_s=40.0)
     assert settled == {"missing": 0, "lost": 0}, settled
     return float(sent) / (processor_s(place.provisioner.pid) - spent)

@@ -11,7 +11,7 @@ from tests.load.talk import Asked
 
 MACHINES, PER_S = 1000, 2000
 ROUNDS, SECONDS, AIM = 3, 8.0, 0.6
-SETTLE_S = 15.0
+SETTLE_S = 30.0
 
 
 def figures() -> list[dict[str, object]]:

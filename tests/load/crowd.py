@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import count, cycle
 from pathlib import Path
 
+from nodeagent.session import WINDOW
 from tests.load import dials
 from tests.load.machine import Machine
 from tests.load.talk import Answer, answering
@@ -20,7 +21,6 @@ from tests.load.talk import Answer, answering
 AT_ONCE = 50  # handshakes
 STEP_S = 0.002
 PING_EVERY_S = 20.0  # as an agent does
-WINDOW = 16  # deltas that a machine has under way, as an agent does
 
 
 class Crowd:

@@ -26,7 +26,7 @@ from bedplate.v1.uplink_pb2 import (
 from nodeagent.course import Course
 from nodeagent.host import replayed
 from nodeagent.observe import scan
-from nodeagent.session import Session
+from nodeagent.session import WINDOW, Session
 
 MACHINE = Path(__file__).resolve().parent.parent / "machines/h100"
 TICK_S, TICKS = 10.0, 2000
@@ -78,7 +78,14 @@ def hello(run_id: bytes, digest: bytes) -> bytes:
     sent_at = Timestamp()
     sent_at.GetCurrentTime()
     return SessionRequest(
-        hello=Hello(agent_version="0.1.0", boot_id="boot", run_id=run_id, inventory_digest=digest, sent_at=sent_at)
+        hello=Hello(
+            agent_version="0.1.0",
+            boot_id="boot",
+            run_id=run_id,
+            inventory_digest=digest,
+            sent_at=sent_at,
+            window=WINDOW,
+        )
     ).SerializeToString()
 
 

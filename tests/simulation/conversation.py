@@ -8,7 +8,7 @@ from provisioner.access import standing
 from provisioner.errors import BedplateError
 from provisioner.lives import OVER, Life, OverError
 from provisioner.pki import MachineIdentity
-from provisioner.session import ACK_AFTER_S, Keep, Known, Output, PeerError, Recall, Send, Session
+from provisioner.session import Keep, Known, Output, PeerError, Recall, Send, Session
 from provisioner.store import StoreError
 from provisioner.vigil import noteworthy
 from provisioner.world import Facts
@@ -133,7 +133,7 @@ class Conversation:
         self.handle(self.session.committed(output.sequence, self.site.now()))
         if not self.acks_later:
             self.acks_later = True
-            self.site.timeline.after(ACK_AFTER_S, self._ack_soon)
+            self.site.timeline.after(self.session.ack_after_s, self._ack_soon)
 
     def _ack_soon(self) -> None:
         self.acks_later = False

@@ -11,7 +11,7 @@ from typing import Any
 from nodeagent.session import State
 from tests.simulation.broken import hold
 
-WINDOW = 16
+WINDOW = 64
 MINUTE_S, DIALS = 60.0, 20  # doubled from one second on, with a new beginning after each steady stream
 SOON_S, STEADY_S = 0.5, 10.0
 BAND_CELSIUS = 3.0

@@ -27,7 +27,7 @@ from bedplate.v1 import snapshot_pb2 as bedplate_dot_v1_dot_snapshot__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x65\x64plate/v1/uplink.proto\x12\x0b\x62\x65\x64plate.v1\x1a\x1b\x62\x65\x64plate/v1/enrolment.proto\x1a\x1a\x62\x65\x64plate/v1/snapshot.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\x0eSessionRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.bedplate.v1.HelloH\x00\x12#\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x12.bedplate.v1.DeltaH\x00\x12/\n\tinventory\x18\x03 \x01(\x0b\x32\x1a.bedplate.v1.InventoryBodyH\x00\x12\'\n\x07goodbye\x18\x04 \x01(\x0b\x32\x14.bedplate.v1.GoodbyeH\x00\x42\t\n\x07message\"\xa0\x02\n\x0fSessionResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.bedplate.v1.WelcomeH\x00\x12\x1f\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x10.bedplate.v1.AckH\x00\x12\x34\n\x0ewant_inventory\x18\x03 \x01(\x0b\x32\x1a.bedplate.v1.WantInventoryH\x00\x12\'\n\x07\x64\x65sired\x18\x04 \x01(\x0b\x32\x14.bedplate.v1.DesiredH\x00\x12+\n\tdismissal\x18\x05 \x01(\x0b\x32\x16.bedplate.v1.DismissalH\x00\x12,\n\nrenew_soon\x18\x06 \x01(\x0b\x32\x16.bedplate.v1.RenewSoonH\x00\x42\t\n\x07message\"\xc1\x01\n\x05Hello\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x0c\x12\x18\n\x10inventory_digest\x18\x04 \x01(\x0c\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x18\n\x10\x64\x65sired_revision\x18\x07 \x01(\x04\x12+\n\x07sent_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x17\n\x0fstored_sequence\x18\x02 \x01(\x04\x12\x19\n\x11vitals_interval_s\x18\x03 \x01(\x01\"\xe9\x01\n\x05\x44\x65lta\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12/\n\x0bobserved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05whole\x18\x03 \x01(\x08\x12#\n\x06vitals\x18\x04 \x01(\x0b\x32\x13.bedplate.v1.Vitals\x12\x0c\n\x04gone\x18\x05 \x03(\t\x12\'\n\x08problems\x18\x06 \x01(\x0b\x32\x15.bedplate.v1.Problems\x12\x1d\n\x10inventory_digest\x18\x07 \x01(\x0cH\x00\x88\x01\x01\x42\x13\n\x11_inventory_digest\"2\n\x08Problems\x12&\n\x08problems\x18\x01 \x03(\x0b\x32\x14.bedplate.v1.Problem\"2\n\rInventoryBody\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x11\n\tinventory\x18\x02 \x01(\x0c\"\x1a\n\x07Goodbye\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x01 \x01(\t\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x1f\n\rWantInventory\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"\x8b\x01\n\x07\x44\x65sired\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x30\n\x06labels\x18\x03 \x03(\x0b\x32 .bedplate.v1.Desired.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\tDismissal\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x01 \x01(\t\x12\x1a\n\rretry_after_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_retry_after_s\"\x1d\n\tRenewSoon\x12\x10\n\x08within_s\x18\x01 \x01(\x01\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\">\n\rRenewResponse\x12-\n\x0b\x63redentials\x18\x01 \x01(\x0b\x32\x18.bedplate.v1.Credentials2\x92\x01\n\x06Uplink\x12H\n\x07Session\x12\x1b.bedplate.v1.SessionRequest\x1a\x1c.bedplate.v1.SessionResponse(\x01\x30\x01\x12>\n\x05Renew\x12\x19.bedplate.v1.RenewRequest\x1a\x1a.bedplate.v1.RenewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x65\x64plate/v1/uplink.proto\x12\x0b\x62\x65\x64plate.v1\x1a\x1b\x62\x65\x64plate/v1/enrolment.proto\x1a\x1a\x62\x65\x64plate/v1/snapshot.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\x0eSessionRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.bedplate.v1.HelloH\x00\x12#\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x12.bedplate.v1.DeltaH\x00\x12/\n\tinventory\x18\x03 \x01(\x0b\x32\x1a.bedplate.v1.InventoryBodyH\x00\x12\'\n\x07goodbye\x18\x04 \x01(\x0b\x32\x14.bedplate.v1.GoodbyeH\x00\x42\t\n\x07message\"\xa0\x02\n\x0fSessionResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.bedplate.v1.WelcomeH\x00\x12\x1f\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x10.bedplate.v1.AckH\x00\x12\x34\n\x0ewant_inventory\x18\x03 \x01(\x0b\x32\x1a.bedplate.v1.WantInventoryH\x00\x12\'\n\x07\x64\x65sired\x18\x04 \x01(\x0b\x32\x14.bedplate.v1.DesiredH\x00\x12+\n\tdismissal\x18\x05 \x01(\x0b\x32\x16.bedplate.v1.DismissalH\x00\x12,\n\nrenew_soon\x18\x06 \x01(\x0b\x32\x16.bedplate.v1.RenewSoonH\x00\x42\t\n\x07message\"\xe1\x01\n\x05Hello\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x0c\x12\x18\n\x10inventory_digest\x18\x04 \x01(\x0c\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x18\n\x10\x64\x65sired_revision\x18\x07 \x01(\x04\x12+\n\x07sent_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06window\x18\t \x01(\rH\x00\x88\x01\x01\x42\t\n\x07_window\"L\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x17\n\x0fstored_sequence\x18\x02 \x01(\x04\x12\x19\n\x11vitals_interval_s\x18\x03 \x01(\x01\"\xe9\x01\n\x05\x44\x65lta\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12/\n\x0bobserved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05whole\x18\x03 \x01(\x08\x12#\n\x06vitals\x18\x04 \x01(\x0b\x32\x13.bedplate.v1.Vitals\x12\x0c\n\x04gone\x18\x05 \x03(\t\x12\'\n\x08problems\x18\x06 \x01(\x0b\x32\x15.bedplate.v1.Problems\x12\x1d\n\x10inventory_digest\x18\x07 \x01(\x0cH\x00\x88\x01\x01\x42\x13\n\x11_inventory_digest\"2\n\x08Problems\x12&\n\x08problems\x18\x01 \x03(\x0b\x32\x14.bedplate.v1.Problem\"2\n\rInventoryBody\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x11\n\tinventory\x18\x02 \x01(\x0c\"\x1a\n\x07Goodbye\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x01 \x01(\t\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x1f\n\rWantInventory\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"\x8b\x01\n\x07\x44\x65sired\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x30\n\x06labels\x18\x03 \x03(\x0b\x32 .bedplate.v1.Desired.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\tDismissal\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x01 \x01(\t\x12\x1a\n\rretry_after_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_retry_after_s\"\x1d\n\tRenewSoon\x12\x10\n\x08within_s\x18\x01 \x01(\x01\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\">\n\rRenewResponse\x12-\n\x0b\x63redentials\x18\x01 \x01(\x0b\x32\x18.bedplate.v1.Credentials2\x92\x01\n\x06Uplink\x12H\n\x07Session\x12\x1b.bedplate.v1.SessionRequest\x1a\x1c.bedplate.v1.SessionResponse(\x01\x30\x01\x12>\n\x05Renew\x12\x19.bedplate.v1.RenewRequest\x1a\x1a.bedplate.v1.RenewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,33 +41,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONRESPONSE']._serialized_start=326
   _globals['_SESSIONRESPONSE']._serialized_end=614
   _globals['_HELLO']._serialized_start=617
-  _globals['_HELLO']._serialized_end=810
-  _globals['_WELCOME']._serialized_start=812
-  _globals['_WELCOME']._serialized_end=888
-  _globals['_DELTA']._serialized_start=891
-  _globals['_DELTA']._serialized_end=1124
-  _globals['_PROBLEMS']._serialized_start=1126
-  _globals['_PROBLEMS']._serialized_end=1176
-  _globals['_INVENTORYBODY']._serialized_start=1178
-  _globals['_INVENTORYBODY']._serialized_end=1228
-  _globals['_GOODBYE']._serialized_start=1230
-  _globals['_GOODBYE']._serialized_end=1256
-  _globals['_ACK']._serialized_start=1258
-  _globals['_ACK']._serialized_end=1281
-  _globals['_WANTINVENTORY']._serialized_start=1283
-  _globals['_WANTINVENTORY']._serialized_end=1314
-  _globals['_DESIRED']._serialized_start=1317
-  _globals['_DESIRED']._serialized_end=1456
-  _globals['_DESIRED_LABELSENTRY']._serialized_start=1411
-  _globals['_DESIRED_LABELSENTRY']._serialized_end=1456
-  _globals['_DISMISSAL']._serialized_start=1458
-  _globals['_DISMISSAL']._serialized_end=1532
-  _globals['_RENEWSOON']._serialized_start=1534
-  _globals['_RENEWSOON']._serialized_end=1563
-  _globals['_RENEWREQUEST']._serialized_start=1565
-  _globals['_RENEWREQUEST']._serialized_end=1592
-  _globals['_RENEWRESPONSE']._serialized_start=1594
-  _globals['_RENEWRESPONSE']._serialized_end=1656
-  _globals['_UPLINK']._serialized_start=1659
-  _globals['_UPLINK']._serialized_end=1805
+  _globals['_HELLO']._serialized_end=842
+  _globals['_WELCOME']._serialized_start=844
+  _globals['_WELCOME']._serialized_end=920
+  _globals['_DELTA']._serialized_start=923
+  _globals['_DELTA']._serialized_end=1156
+  _globals['_PROBLEMS']._serialized_start=1158
+  _globals['_PROBLEMS']._serialized_end=1208
+  _globals['_INVENTORYBODY']._serialized_start=1210
+  _globals['_INVENTORYBODY']._serialized_end=1260
+  _globals['_GOODBYE']._serialized_start=1262
+  _globals['_GOODBYE']._serialized_end=1288
+  _globals['_ACK']._serialized_start=1290
+  _globals['_ACK']._serialized_end=1313
+  _globals['_WANTINVENTORY']._serialized_start=1315
+  _globals['_WANTINVENTORY']._serialized_end=1346
+  _globals['_DESIRED']._serialized_start=1349
+  _globals['_DESIRED']._serialized_end=1488
+  _globals['_DESIRED_LABELSENTRY']._serialized_start=1443
+  _globals['_DESIRED_LABELSENTRY']._serialized_end=1488
+  _globals['_DISMISSAL']._serialized_start=1490
+  _globals['_DISMISSAL']._serialized_end=1564
+  _globals['_RENEWSOON']._serialized_start=1566
+  _globals['_RENEWSOON']._serialized_end=1595
+  _globals['_RENEWREQUEST']._serialized_start=1597
+  _globals['_RENEWREQUEST']._serialized_end=1624
+  _globals['_RENEWRESPONSE']._serialized_start=1626
+  _globals['_RENEWRESPONSE']._serialized_end=1688
+  _globals['_UPLINK']._serialized_start=1691
+  _globals['_UPLINK']._serialized_end=1837
 # @@protoc_insertion_point(module_scope)

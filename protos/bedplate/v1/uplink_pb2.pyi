@@ -111,6 +111,7 @@ class Hello(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     DESIRED_REVISION_FIELD_NUMBER: _builtins.int
     SENT_AT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     boot_id: _builtins.str
     """The host's boot."""
@@ -124,6 +125,8 @@ class Hello(_message.Message):
     """The highest epoch that this machine has obeyed: a lower one is refused."""
     desired_revision: _builtins.int
     """The desired state that this machine has: its revision."""
+    window: _builtins.int
+    """How many deltas this agent sends before the first of them is acknowledged; absent: 16."""
     @_builtins.property
     def sent_at(self) -> _timestamp_pb2.Timestamp:
         """The host's clock now, so that a skew can be reported."""
@@ -139,12 +142,15 @@ class Hello(_message.Message):
         epoch: _builtins.int = ...,
         desired_revision: _builtins.int = ...,
         sent_at: _timestamp_pb2.Timestamp | None = ...,
+        window: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sent_at", b"sent_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_window", b"_window", "sent_at", b"sent_at", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "desired_revision", b"desired_revision", "epoch", b"epoch", "inventory_digest", b"inventory_digest", "run_id", b"run_id", "sent_at", b"sent_at", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_window", b"_window", "agent_version", b"agent_version", "boot_id", b"boot_id", "desired_revision", b"desired_revision", "epoch", b"epoch", "inventory_digest", b"inventory_digest", "run_id", b"run_id", "sent_at", b"sent_at", "sequence", b"sequence", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__window: _TypeAlias = _typing.Literal["window"]  # noqa: Y015
+    _WhichOneofArgType__window: _TypeAlias = _typing.Literal["_window", b"_window"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window) -> _WhichOneofReturnType__window | None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
