@@ -199,8 +199,10 @@ class Conversation:
     def _answer(self, acks: Sequence[Send]) -> None:
         for ack in acks:
             self.post(ack.message)
-        if self.ack_timer is None and self.session and self.session.owes:
-            self.ack_timer = asyncio.get_running_loop().call_later(self.session.ack_after_s, self._ack_soon)
+        if self.ack_timer is None and self.session:
+            in_s = self.session.owes_in_s(self.fleet.now())
+            if in_s is not None:
+                self.ack_timer = asyncio.get_running_loop().call_later(in_s, self._ack_soon)
 
     def _ack_soon(self) -> None:
         self.ack_timer = None

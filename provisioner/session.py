@@ -91,7 +91,7 @@ class Session:
     _dials: Dials = field(default_factory=lambda: Dials("", b""))
     _sequence: int = 0  # received
     _stored: int = 0
-    ack_after_s: float = SOON_S
+    _ack_after_s: float = SOON_S
     _ack_after: int = 1
     _acknowledged: int = 0
     _acknowledged_at: float = 0.0
@@ -133,7 +133,7 @@ class Session:
 
     def tick(self, now: float) -> list[Send]:
         """Time went on."""
-        due = self._stored > self._acknowledged and now >= self._acknowledged_at + self.ack_after_s
+        due = self._stored > self._acknowledged and now >= self._acknowledged_at + self._ack_after_s
         return self._ack(now) if due else []
 
     def lost(self, because: str, now: float) -> list[Output]:
@@ -143,10 +143,11 @@ class Session:
         self._ended = True
         return [Keep((Parted(self.known.machine_id, self.name, because, now),), self._stored)]
 
-    @property
-    def owes(self) -> bool:
-        """Whether something that is stored is not acknowledged: a `tick` will do it, once it is due."""
-        return self._stored > self._acknowledged
+    def owes_in_s(self, now: float) -> float | None:
+        """In how many seconds a `tick` will acknowledge what is stored and not acknowledged yet; None where all is."""
+        if self._stored <= self._acknowledged:
+            return None
+        return min(max(self._acknowledged_at + self._ack_after_s - now, 0.0), self._ack_after_s)  # clocks are set back
 
     @property
     def ended(self) -> bool:
@@ -156,7 +157,7 @@ class Session:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _ack(self, now: float) -> list[Send]:
-        self._acknowledged, self._acknowledged_at, self.ack_after_s = self._stored, now, ACK_AFTER_S
+        self._acknowledged, self._acknowledged_at, self._ack_after_s = self._stored, now, ACK_AFTER_S
         return [Send(SessionResponse(ack=Ack(sequence=self._stored)))]
 
     def _nothing(self) -> list[Output]:

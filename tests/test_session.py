@@ -126,10 +126,13 @@ def test_so_many_deltas_are_acknowledged_at_once_that_their_agent_need_not_wait(
 def test_the_first_acknowledgement_of_a_stream_comes_soon_and_the_others_are_lazy() -> None:
     there = _greeted(Hello(run_id=RUN, window=64))
     there.committed(1, 0.5)
-    assert there.owes
+    assert there.owes_in_s(0.5) == 0.5
     assert not there.tick(0.9)
     assert there.tick(1.0)
-    there.committed(2, 2.0)
+    assert there.owes_in_s(1.0) is None
+    there.committed(2, 9.0)
+    assert there.owes_in_s(9.0) == 12.0
+    assert there.owes_in_s(-7200.0) == 20.0, "the clock was set back"
     assert not there.tick(20.9)
     assert there.tick(21.0)
 

@@ -131,14 +131,19 @@ class Conversation:
         if self.session is None or self.over:
             return
         self.handle(self.session.committed(output.sequence, self.site.now()))
-        if not self.acks_later:
+        self._ack_later(self.session)
+
+    def _ack_later(self, session: Session) -> None:
+        in_s = session.owes_in_s(self.site.now())
+        if in_s is not None and not self.acks_later:
             self.acks_later = True
-            self.site.timeline.after(self.session.ack_after_s, self._ack_soon)
+            self.site.timeline.after(in_s, self._ack_soon)
 
     def _ack_soon(self) -> None:
         self.acks_later = False
         if self.session and not self.over:
             self.handle(self.session.tick(self.site.now()))
+            self._ack_later(self.session)
 
     def cut(self, because: str, retry_after_s: float) -> None:
         if not self.over:
