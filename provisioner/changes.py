@@ -116,7 +116,7 @@ class VitalsKept:
 class VitalsMoved:
     """A delta to the vitals that are kept, and to those that moved since: no problem of the machine came or went.
 
-    `place`: how many deltas there are since they were last kept whole.
+    `place`: how many deltas there are since they were last kept whole, or since one said what all did until then.
     """
 
     machine_id: str

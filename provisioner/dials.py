@@ -3,6 +3,7 @@
 Rule 1: no I/O and no clock.
 Rule 2: a small delta is kept as it came, beside the vitals that it moves. These are kept whole at the first delta of a
         stream, where problems came or went or an entry is no more, and before what lies beside them is twice as large.
+        Before they are many, the deltas are gathered: one that says what they all say takes the place of the first.
 Rule 3: all is held as bytes, and packed: it would be most of what the provisioner has in memory otherwise.
 """
 
@@ -23,9 +24,8 @@ DELTA = SessionRequest.DELTA_FIELD_NUMBER << 3 | 2  # its tag: a length follows
 MORE = 0x80  # set in each byte of a varint but the last
 PACKER = Packer()  # streams are of one thread
 NOTHING = PACKER.pack(b"")
-MOST_MOVES = 64  # deltas beside the vitals that they move
+MOST_MOVES = 12  # deltas beside the vitals that they move
 MOST_SIZE = 2  # how many times as large as the vitals they may be
-LATEST = 8  # deltas that are held one by one
 
 
 @dataclass(slots=True)
@@ -60,20 +60,28 @@ class Dials:
         return self._whole(delta, now)
 
     def _fits(self, delta: Delta, size: int) -> bool:
-        if self.beside >= MOST_MOVES or self.beside_size + size > self.size * MOST_SIZE:
+        if self.beside_size + size > self.size * MOST_SIZE:
             return False
         return not (delta.whole or delta.gone or delta.HasField("problems"))
 
     def _moved(self, delta: Delta, octets: bytes, now: float) -> VitalsMoved:
-        place = self.beside
-        self.beside, self.beside_size = place + 1, self.beside_size + len(octets)
         if delta.vitals.HasField("host"):
             self._host = octets
         self._latest.append(octets)
-        if len(self._latest) == LATEST:
-            self._since += _told(self._latest).SerializeToString()
-            self._latest.clear()
+        if self.beside == MOST_MOVES:
+            octets = self._gathered(delta.sequence)
+        place = self.beside
+        self.beside, self.beside_size = place + 1, self.beside_size + len(octets)
         return VitalsMoved(self.machine_id, self.run_id, delta.sequence, place, octets, now)
+
+    def _gathered(self, sequence: int) -> bytes:
+        """All deltas beside the vitals as one, in the first place. Those that still lie behind it are older: whoever
+        folds them, in their order, has this one after them.
+        """
+        vitals = self._last_words(b"")
+        self._since, self.beside, self.beside_size = vitals.SerializeToString(), 0, 0
+        self._latest.clear()
+        return Delta(sequence=sequence, vitals=vitals).SerializeToString(deterministic=True)
 
     def _whole(self, delta: Delta, now: float) -> tuple[VitalsKept, tuple[Move, ...]]:
         vitals = self._after(delta)
@@ -97,8 +105,12 @@ class Dials:
         return vitals
 
     def _stand(self) -> Vitals:
-        """The vitals by now. Of each entry the last word stands, and of the host, which is no entry, likewise."""
-        vitals = Vitals.FromString(PACKER.unpack(self._packed) + self._since)
+        """The vitals by now."""
+        return self._last_words(PACKER.unpack(self._packed))
+
+    def _last_words(self, before: bytes) -> Vitals:
+        """After these. Of each entry the last word stands, and of the host, which is no entry, likewise."""
+        vitals = Vitals.FromString(before + self._since)
         vitals.MergeFrom(_told(self._latest))
         if self._host:
             vitals.ClearField("host")

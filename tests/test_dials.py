@@ -17,13 +17,14 @@ from provisioner.world import Asked, VitalsKept, VitalsMoved
 
 RUN = b"r" * 16
 LINKS = st.dictionaries(st.sampled_from(["eth0", "eth1", "eth2"]), st.integers(0, 300), max_size=3)
-GONE = st.one_of(st.just(frozenset[str]()), st.frozensets(st.sampled_from(["links/eth0", "links/eth1"])))
+NEVER, ONE, TWO = frozenset[str](), frozenset({"links/eth0"}), frozenset({"links/eth0", "links/eth1"})
+GONE = st.sampled_from([*(NEVER,) * 30, ONE, TWO])
 HOSTS = st.one_of(
     st.none(), st.builds(HostVitals, load_1m=st.none() | st.just(0.5), kernel_taint=st.none() | st.integers(0, 3))
 )
 Draw = tuple[dict[str, int], frozenset[str], bool, HostVitals | None]
 DELTAS: st.SearchStrategy[list[Draw]] = st.lists(
-    st.tuples(LINKS, GONE, st.sampled_from([False, False, False, False, True]), HOSTS), max_size=40
+    st.tuples(LINKS, GONE, st.sampled_from([*(False,) * 30, True]), HOSTS), max_size=40
 )
 ASKED = Asked("m-1", 1, b"k" * 32, b"", "gpu-01", "DGX", "S1", "t-1", "", 1.0)
 
@@ -127,3 +128,22 @@ def test_deltas_of_before_are_passed_over_once_the_vitals_are_kept_whole_again(t
         assert stands(store) == (1, 100)
         store.write([ASKED])
         assert store.vitals("m-1") is None
+
+
+def test_deltas_are_gathered_into_one_before_they_are_many(tmp_path: Path) -> None:
+    dials, whole = Dials("m-1", RUN), HostVitals(boot_id="b" * 4000)
+    changes = [dials.take(delta, delta.SerializeToString(), float(delta.sequence))[0] for delta in _plain(60, whole)]
+    assert [type(change) for change in changes].count(VitalsKept) == 1
+    places = [change.place for change in changes if isinstance(change, VitalsMoved)]
+    assert places == [place % MOST_MOVES for place in range(59)]
+    with closing(Store.open(tmp_path / "bedplate.db")) as store:
+        store.write([ASKED, *changes])
+        row = store.vitals("m-1")
+        assert row
+        assert (row.sequence, Vitals.FromString(row.vitals)) == (60, _vitals({"eth0": 60, "eth1": 59}, whole))
+
+
+def _plain(count: int, host: HostVitals) -> Iterator[Delta]:
+    for sequence in range(1, count + 1):
+        vitals = _vitals({f"eth{sequence % 2}": sequence}, host if sequence == 1 else None)
+        yield Delta(sequence=sequence, whole=sequence == 1, vitals=vitals)
