@@ -140,10 +140,14 @@ def test_deltas_are_gathered_into_one_before_they_are_many(tmp_path: Path) -> No
         store.write([ASKED, *changes])
         row = store.vitals("m-1")
         assert row
-        assert (row.sequence, Vitals.FromString(row.vitals)) == (60, _vitals({"eth0": 60, "eth1": 59}, whole))
+        assert (row.sequence, Vitals.FromString(row.vitals)) == (
+            60,
+            _vitals({"eth0": 60, "eth1": 59, "once": 2}, whole),
+        )
 
 
 def _plain(count: int, host: HostVitals) -> Iterator[Delta]:
     for sequence in range(1, count + 1):
-        vitals = _vitals({f"eth{sequence % 2}": sequence}, host if sequence == 1 else None)
+        links = {f"eth{sequence % 2}": sequence, **({"once": 2} if sequence == 2 else {})}
+        vitals = _vitals(links, host if sequence == 1 else None)
         yield Delta(sequence=sequence, whole=sequence == 1, vitals=vitals)
