@@ -4,6 +4,8 @@ Rule 1: nothing is refused at random. gRPC's own queue of calls that nobody has 
         from 1,000 on (with `CANCELLED`, and no word on when to come back); here it is as long as it gets, and the
         turnstile, which is behind it, says who is to come back, and when.
 Rule 2: what a peer can hold without a call is bounded: connections in number, handshakes and idleness in time.
+Rule 3: no window is measured. gRPC would send a ping after what comes on a connection, and so for nearly each word of
+        a machine, to learn how much can be under way; an inventory of 27 kB fits into the 64 of HTTP/2.
 """
 
 import logging
@@ -65,6 +67,7 @@ def _both(config: Config) -> Options:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.bdp_probe", 0),  # rule 3
         ("grpc.server.max_pending_requests", ENDLESS),
         ("grpc.server.max_pending_requests_hard_limit", ENDLESS),
         ("grpc.server_max_unrequested_time_in_server", QUEUE_S),
