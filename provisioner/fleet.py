@@ -57,6 +57,13 @@ class _Wish:
     heard: Callable[[Outcome], None]
     of: Life | None
 
+    def tell(self, outcome: Outcome) -> None:
+        """The only writer outlives whoever hears of it."""
+        try:
+            self.heard(outcome)
+        except Exception:
+            LOG.exception("what came of a write was not understood")
+
 
 class Fleet:
     """What the services share: the world as it is, one way to change it, one way to wait for a change."""
@@ -142,7 +149,7 @@ class Fleet:
             self._wished.clear()
         await self._write(batch)
         for wish in late:  # what ended their life is durable first
-            wish.heard(OverError(OVER) if wish.of else StoreError(MEANWHILE))
+            wish.tell(OverError(OVER) if wish.of else StoreError(MEANWHILE))
 
     async def _write(self, batch: Sequence[_Wish]) -> None:
         """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""
@@ -187,7 +194,7 @@ class Fleet:
         start = 0
         for wish in batch:
             end = start + len(wish.changes)
-            wish.heard(revisions[start:end])
+            wish.tell(revisions[start:end])
             start = end
 
     def _tell(self) -> None:
@@ -239,7 +246,7 @@ class Fleet:
 def _refused(wish: _Wish, error: BedplateError) -> None:
     if wish.of:
         wish.of.refused = True
-    wish.heard(error)
+    wish.tell(error)
 
 
 def _unbroken(batch: Sequence[_Wish]) -> list[_Wish]:
@@ -247,7 +254,7 @@ def _unbroken(batch: Sequence[_Wish]) -> list[_Wish]:
     rest = []
     for wish in batch:
         if wish.of and wish.of.refused:
-            wish.heard(OverError(OVER))
+            wish.tell(OverError(OVER))
         else:
             rest.append(wish)
     return rest

@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from provisioner.config import Config
 from provisioner.errors import BedplateError
-from provisioner.fleet import Fleet, Settings
+from provisioner.fleet import Fleet, Outcome, Settings
 from provisioner.lives import Life, OverError
 from provisioner.store import Store, StoreError
 from provisioner.world import Accepted, Asked, Change, InventoryKept, Noted, TokenMade
@@ -219,3 +219,21 @@ def test_a_tick_that_fails_is_not_the_last_one(store: Store, caplog: pytest.LogC
 
     asyncio.run(main())
     assert "the tick failed" in caplog.text
+
+
+def test_the_writer_outlives_whoever_cannot_bear_what_it_hears(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    fleet = _fleet(store)
+    heard: list[Outcome] = []
+
+    def stumble(outcome: Outcome) -> None:
+        heard.append(outcome)
+        raise ValueError("it stumbled")
+
+    async def work() -> None:
+        fleet.report([_asked(1)], stumble)
+        assert await fleet.write([_asked(2)]) == [2]
+        assert await fleet.write([Accepted("m-1", 2.0)]) == [3]
+
+    asyncio.run(_writing(fleet, work))
+    assert heard == [[1]]
+    assert [record.getMessage() for record in caplog.records] == ["what came of a write was not understood"]
