@@ -1,11 +1,14 @@
 """Property tests: the same examples for everybody in continuous integration, fresh ones wherever a person works.
 
-Rule: no deadline for one example, for a busy machine is not a broken program.
+Rule 1: no deadline for one example, for a busy machine is not a broken program.
+Rule 2: a run that was started in the background ignores SIGINT, and so would all programs that it starts: what ends by
+        Ctrl-C ends by it here too.
 
 The header of a run says which release this version is held against.
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,9 @@ from tests import release
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.register_profile("person", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "person")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MEMORY = Path("/dev/shm")
 
