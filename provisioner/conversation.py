@@ -88,7 +88,9 @@ class Conversation:
             while self.under_way >= UNDER_WAY:
                 self.room = loop.create_future()
                 await self.room
-            if wait_s := self.pace.take(self.machine_id, len(octets), loop.time()):
+            size = len(octets)
+            del heard, message, octets  # or each stream would hold its last word until the next one comes
+            if wait_s := self.pace.take(self.machine_id, size, loop.time()):
                 await self._slow_down(wait_s)
 
     async def _heard(self) -> tuple[SessionRequest, bytes] | None:
