@@ -68,6 +68,8 @@ def decode(text: str) -> JoinToken:
     encoded = text.removeprefix(PREFIX)
     try:
         whole = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        if base64.urlsafe_b64encode(whole).decode().rstrip("=") != encoded:  # the last letter has bits to spare
+            raise ValueError("letters")  # noqa: TRY301 - one end for all that is not whole
         token = JoinToken.FromString(whole[:-4])
     except (ValueError, DecodeError):
         whole, token = b"", JoinToken()

@@ -54,6 +54,14 @@ def test_a_token_that_was_cut_short_or_changed_says_so_and_is_not_shown(decode, 
     assert TEXT[12:30] not in str(caught.value)
 
 
+def test_a_last_letter_that_says_the_same_in_other_bits_is_no_letter_of_it() -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for decode, error in ((tokens.decode, BedplateError), (meeting.decode, AgentError)):
+        for letter in set(alphabet) - {TEXT[-1]}:
+            with pytest.raises(error):
+                decode(TEXT[:-1] + letter)
+
+
 @given(st.integers(10, len(TEXT) - 1), st.sampled_from("abcXYZ019-_"))
 def test_no_changed_letter_goes_unnoticed(place, letter):
     changed = TEXT[:place] + letter + TEXT[place + 1 :]
