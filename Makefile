@@ -35,7 +35,7 @@ lint: .venv/stamp
 test: .venv/stamp ## Everything: what check does, the slower tests, and then the virtual machine, which takes both processors.
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -n auto -m 'not vm'
-	$(BIN)/pytest -n 3 --dist worksteal -m 'not soak' tests/vm
+	$(BIN)/pytest -n 3 --dist worksteal tests/vm
 
 vm: .venv/stamp ## Both units in a virtual machine, under a real systemd, as docs/install.md has them installed. Takes root, once.
 	$(BIN)/pytest -q -n 3 --dist worksteal tests/vm
@@ -47,7 +47,6 @@ soak: .venv/stamp ## Simulated fleets, real programs killed, fuzzed decoders, SE
 	@$(BIN)/python -m tests.simulation --seconds $(SECONDS)
 	@$(BIN)/python -m tests.kills --seconds $(SECONDS)
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
-	$(BIN)/pytest -q -n 3 --dist worksteal -m soak tests/vm
 
 bench: .venv/stamp ## Measure, print a table of ratios to the aims, and write build/bench.json.
 	@$(BIN)/python -m tests.bench

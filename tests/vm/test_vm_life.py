@@ -43,7 +43,6 @@ def test_start_returns_when_the_unit_is_ready_and_the_status_line_is_the_tick_s_
     bench.until(f"{STATUS} provisioner | grep '^1 present'")
 
 
-@pytest.mark.soak
 def test_a_provisioner_that_cannot_start_says_why_and_is_tried_again_at_a_pace(bench: Machine) -> None:
     bench.sh("cp /etc/bedplate/provisioner.toml ~/good; echo 'silent_after = 3' >> /etc/bedplate/provisioner.toml")
     assert bench.run("systemctl", "restart", "provisioner").code != 0
@@ -70,14 +69,12 @@ def test_an_agent_that_cannot_read_its_configuration_says_why_and_comes_back_whe
     _connected(bench)
 
 
-@pytest.mark.soak
 @pytest.mark.longest
 def test_what_is_stopped_for_a_minute_is_ended_by_the_watchdog_and_comes_back_as_the_same(bench: Machine) -> None:
     bench.sh("systemctl kill --signal=STOP nodeagent provisioner")
     _ended_by_the_watchdog(bench)
 
 
-@pytest.mark.longest
 def test_what_hangs_in_its_main_loop_is_ended_by_the_watchdog_and_says_where_it_stood(bench: Machine) -> None:
     """Only how patient the watchdog is, and how long it waits for the dead, is another here."""
     bench.sh("mkdir -p /usr/local/lib/hang /run/systemd/system/{nodeagent,provisioner}.service.d")
@@ -120,7 +117,7 @@ def test_reload_reads_the_configuration_again_in_the_same_process(bench: Machine
     assert bench.sh(f"{STATUS} nodeagent").startswith(CONNECTED)
 
 
-@pytest.mark.parametrize("how", ["a reboot", pytest.param("a cut of power", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("how", ["a reboot", "a cut of power"])
 def test_both_come_back_from(bench: Machine, how: str) -> None:
     if how == "a reboot":
         bench.reboot()
