@@ -73,12 +73,8 @@ class Machine:
         command += ["-kernel", str(self.image / "kernel"), "-initrd", str(self.image / "initrd"), "-append", KERNEL]
         disk = f"if=none,id=d0,format=raw,file={self.folder / 'disk'},cache=unsafe"
         command += ["-drive", disk, "-device", "virtio-blk-pci,bus=pcie.0,drive=d0,serial=BENCH-DISK"]
-        command += [
-            "-chardev",
-            f"file,id=console,append=on,path={self.folder / 'console'}",
-            "-serial",
-            "chardev:console",
-        ]
+        console = f"file,id=console,append=on,path={self.folder / 'console'}"
+        command += ["-chardev", console, "-serial", "chardev:console"]
         command += ["-chardev", f"socket,id=door,path={self.short / 'door'},server=on,wait=off"]
         command += ["-device", "virtserialport,chardev=door,name=door"]
         command += ["-qmp", f"unix:{self.short / 'qmp'},server=on,wait=off"]

@@ -46,6 +46,7 @@ def test_start_returns_when_the_unit_is_ready_and_the_status_line_is_the_tick_s_
 def test_a_provisioner_that_cannot_start_says_why_and_is_tried_again_at_a_pace(bench: Machine) -> None:
     bench.sh("cp /etc/bedplate/provisioner.toml ~/good; echo 'silent_after = 3' >> /etc/bedplate/provisioner.toml")
     assert bench.run("systemctl", "restart", "provisioner").code != 0
+    bench.hears("provisioner.service: Scheduled restart job, restart counter is at 2")
     taker = "import socket, threading; taken = socket.create_server(('0.0.0.0', 7443)); threading.Event().wait()"
     bench.sh(f'systemd-run --quiet --unit=taker python3 -c "{taker}"')
     bench.sh("cp ~/good /etc/bedplate/provisioner.toml")
@@ -133,6 +134,7 @@ def test_both_come_back_from(bench: Machine, how: str) -> None:
 def _ended_by_the_watchdog(bench: Machine) -> list[str]:
     """What each unit's journal has once both are back as who they were."""
     bench.hears(*(f"Started {unit}.service" for unit in UNITS), CONNECTED)
+    assert "0" not in bench.sh(f"systemctl show -P NRestarts {' '.join(UNITS)}").split()
     assert _life(_shown(bench)) == _life(known(bench))
     journals = [bench.sh(f"journalctl --sync; journalctl -o cat -u {unit}") for unit in UNITS]
     assert all("Watchdog timeout" in said for said in journals)
