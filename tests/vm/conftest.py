@@ -3,6 +3,7 @@
 Where a machine cannot be had, one test says why in one line and fails; the others are left out.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,18 +24,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.timeout(900))
     if ours == items:
-        items.sort(key=_turn)
+        items[:] = _dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     if ours and image.missing():
         left_out = [item for item in ours if item.name != FIRST]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
-def _turn(item: pytest.Item) -> int:
-    """The one that only waits begins; what is over at once comes next, for nobody takes that one from its worker."""
-    if item.get_closest_marker("longest"):
-        return 0
-    return 2 if "bench" in getattr(item, "fixturenames", ()) else 1
+def _dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """In shares, as `--dist worksteal` hands them out: the shorter first.
+
+    Those that only wait begin, each in a share of its own; what is over at once comes next there, for nobody takes the
+    next one from its worker.
+    """
+    longest = [item for item in items if item.get_closest_marker("longest")]
+    short = [item for item in items if "bench" not in getattr(item, "fixturenames", ())]
+    rest = [item for item in items if item not in longest and item not in short]
+    beside = max(0, workers - len(longest))
+    order = [*longest, *rest[:beside], *short, *rest[beside:]]
+    return [item for share in sorted((order[n::workers] for n in range(workers)), key=len) for item in share]
 
 
 @pytest.fixture

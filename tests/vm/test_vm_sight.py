@@ -18,12 +18,12 @@ def test_the_agent_sees_under_its_unit_what_root_sees_without_one(bench: Machine
     bench.plug_in_nvme()
     bench.sh(SOFT_RDMA)
     bench.until("test -b /dev/nvme0n1")
+    bench.until(PROGRAMS + "nodeagent snapshot -o json > outside.json; ! grep TIMEOUT outside.json")  # on a busy host
     bench.until(
         PROGRAMS + "bedplate machine show gpu-01 -o json > shown.json; grep -q BENCH-NVME shown.json;"
         " grep -q '\"rxe0/1\"' shown.json"  # its dials come last
     )
     inside = json.loads(bench.sh("cat ~/shown.json"))["snapshot"]
-    bench.until(PROGRAMS + "nodeagent snapshot -o json > outside.json; ! grep TIMEOUT outside.json")  # on a busy host
     outside = json.loads(bench.sh("cat ~/outside.json"))
     for snapshot in (inside, outside):
         del snapshot["inventory"]["topology"]  # computed from the rest
