@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     """In shares, as `--dist worksteal` hands them out: the shorter first.
 
-    Those that only wait begin, each in a share of its own; what is over at once comes next there, for nobody takes the
-    next one from its worker.
+    The longest begin, each in a share of its own; what is over at once comes next to those that wait for minutes, for
+    nobody takes the next one from its worker.
     """
     longest = [item for item in items if item.get_closest_marker("longest")]
     short = [item for item in items if "bench" not in getattr(item, "fixturenames", ())]

@@ -124,6 +124,7 @@ def test_reload_reads_the_configuration_again_in_the_same_process(bench: Machine
     assert bench.sh(f"{STATUS} nodeagent").startswith(f"{CONNECTED}; ")
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize("how", ["a reboot", "a cut of power"])
 def test_both_come_back_from(bench: Machine, how: str) -> None:
     if how == "a reboot":
