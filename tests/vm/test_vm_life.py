@@ -86,9 +86,9 @@ def test_what_is_stopped_for_a_minute_is_ended_by_the_watchdog_and_comes_back_as
 @pytest.mark.longest
 def test_what_hangs_in_its_main_loop_is_ended_by_the_watchdog_and_says_where_it_stood(bench: Machine) -> None:
     """As a debugger would hold it: the other threads go on."""
-    bench.run("tee", "/root/hold.py", given=HOLD)
+    bench.run("tee", "/usr/local/lib/hold.py", given=HOLD)
     pids = " ".join(f"$(systemctl show -P MainPID {unit})" for unit in UNITS)
-    bench.sh(f"systemd-run --quiet --unit=holder python3 /root/hold.py {pids}")
+    bench.sh(f"systemd-run --quiet --unit=holder python3 /usr/local/lib/hold.py {pids}")
     bench.hears("both are held")
     for said in _ended_by_the_watchdog(bench):
         assert "Fatal Python error: Aborted" in said
