@@ -13,6 +13,7 @@ from sqlalchemy import create_engine
 
 from bedplate.v1.snapshot_pb2 import Inventory, LinkVitals, Vitals
 from bedplate.v1.uplink_pb2 import Delta
+from provisioner import onhost
 from provisioner.store import Policy, Store
 from provisioner.store.schema import metadata
 from provisioner.world import Accepted, Facts, VitalsMoved
@@ -23,14 +24,18 @@ NOW = 1795570000.0  # ten minutes after it was left
 VM, DGX2, H100 = "m-gjchylm3", "m-x2y73d5z", "m-4ocjeh4i"
 
 
+def _laid(name: str, folder: Path) -> Path:
+    path = folder / "bedplate.db"
+    path.touch(mode=0o600)
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((STORES / name).read_text())
+    return path
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """That of the first version that landed, opened by this one."""
-    path = tmp_path / "bedplate.db"
-    path.touch(mode=0o600)
-    with closing(sqlite3.connect(path)) as database:
-        database.executescript((STORES / "0001.sql").read_text())
-    with closing(Store.open(path)) as opened:
+    with closing(Store.open(_laid("0001.sql", tmp_path))) as opened:
         opened.begin_epoch()
         yield opened
 
@@ -41,15 +46,44 @@ def _told(facts: Facts) -> str:
         where = "forgotten"
     else:
         where = "let in" if facts.accepted_at is not None else f"waits: {facts.waits_because}"
-    return f"{facts.gpu_count} GPUs, delta {facts.sequence}, {where}"
+    revoked = ", revoked" if facts.revoked else ""
+    return f"{facts.gpu_count} GPUs, delta {facts.sequence}, {where}{revoked}"
 
 
-def test_the_first_store_gets_the_tables_that_the_code_means(store: Store) -> None:
-    engine = create_engine(f"sqlite:///{store.path}")
+@pytest.mark.parametrize("left", sorted(path.name for path in STORES.glob("*.sql")))
+def test_an_older_store_gets_the_tables_that_the_code_means(left: str, tmp_path: Path) -> None:
+    path = _laid(left, tmp_path)
+    with closing(Store.open(path)) as opened:
+        opened.begin_epoch()
+    engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
     engine.dispose()
+
+
+def test_the_store_of_0_2_0_has_its_machines_its_packed_bodies_and_its_audit(tmp_path: Path) -> None:
+    path = _laid("0006.sql", tmp_path)
+    with closing(Store.open(path)) as opened:
+        opened.begin_epoch()
+        machines = opened.load(0.0).machines
+        assert {facts.hostname: _told(facts) for facts in machines.values()} == {
+            "hb78b55cfa": "0 GPUs, delta 1, let in",
+            "dgx2": "16 GPUs, delta 1, forgotten",
+            "h100": "8 GPUs, delta 1, let in, revoked",
+        }
+        for facts in machines.values():
+            body = opened.inventory(facts.inventory_digest)
+            assert body is not None
+            assert hashlib.sha256(body).digest() == facts.inventory_digest
+        entries, _ = opened.audit()
+        assert [entry.method for entry in entries] == [
+            "provisioner init",
+            "CreateToken",
+            "RevokeMachine",
+            "ForgetMachine",
+        ]
+    assert onhost.verify(path, ()).sequence == 4
 
 
 def test_the_first_store_s_machines_tokens_and_certificates_are_all_there(store: Store) -> None:
