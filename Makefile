@@ -35,10 +35,12 @@ lint: .venv/stamp
 test: .venv/stamp ## Everything: what check does, the slower tests, and then the virtual machine, which takes both processors.
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -n auto -m 'not vm'
-	$(BIN)/pytest -n 4 --dist worksteal tests/vm
+	@$(BIN)/python -m tests.vm --only-make
+	$(BIN)/pytest -n 6 --dist worksteal tests/vm
 
 vm: .venv/stamp ## Both units in a virtual machine, under a real systemd, as docs/install.md has them installed. Takes root, once.
-	$(BIN)/pytest -q -n 4 --dist worksteal tests/vm
+	@$(BIN)/python -m tests.vm --only-make
+	$(BIN)/pytest -q -n 6 --dist worksteal tests/vm
 
 console: .venv/stamp ## A shell in that machine, with both units running; nothing of what is done there stays.
 	@exec $(BIN)/python -m tests.vm

@@ -13,7 +13,19 @@ from tests.vm.machine import HARDWARE, KERNEL, Machine, machine
 
 PROGRAMS = "PATH=/opt/bedplate/bin:$PATH; cd /root\n"
 INSTALLED = ("apt-get ", "python3 -m venv", "/opt/bedplate/bin/pip")  # what the disk has of the page's lines
+CONNECTED = "connected to provisioner.example:7443"
 STATUS = "systemctl show --property StatusText --value"
+AS_IT_WAS = f"""
+sha256sum --check --strict --status ~/laid-down
+[ ! -e /dev/nvme0n1 ]
+[ -z "$(ls /run/systemd/system)" ]
+systemctl is-active --quiet nodeagent
+systemctl is-active --quiet provisioner
+for second in {{1..12}}; do ! {STATUS} nodeagent | grep -q '^connected to ' || break; sleep 1; done  # as of its tick
+{STATUS} provisioner | grep -q '^1 present'
+"""
+FROM_HERE = "date +@%s.%N > /run/here"
+SINCE = '--since="$(cat /run/here)"'
 
 
 def enrolled() -> Path:
@@ -41,9 +53,18 @@ def install(made: Machine) -> None:
     token, agent, _ = guide.blocks("The agents")
     made.sh(PROGRAMS + token)
     made.sh(PROGRAMS + guide.without(agent, *INSTALLED))
-    made.until(f"{STATUS} nodeagent | grep '^connected to provisioner.example:7443; '")
+    made.until(f"{STATUS} nodeagent | grep '^{CONNECTED}; '")
     made.sh("rm /etc/bedplate/join-token; > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
     made.sh(PROGRAMS + "bedplate machine show gpu-01 -o json > known.json")
+    made.sh("sha256sum /etc/bedplate/*.toml /etc/systemd/system/*.service > ~/laid-down")
+
+
+def as_it_was(made: Machine) -> bool:
+    """Whether the next test may have it: both units run as they were installed, and the two know each other."""
+    try:
+        return made.run("bash", "-ec", AS_IT_WAS).code == 0
+    except (AssertionError, OSError):
+        return False
 
 
 def known(made: Machine) -> dict[str, Any]:

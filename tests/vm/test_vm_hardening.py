@@ -37,6 +37,7 @@ for user in "root", "bedplate":  # each leaves one in the keyring of all its ses
 """
 
 
+@pytest.mark.spoils
 def test_what_a_line_forbids_fails_under_the_unit_and_nowhere_else(bench: Machine, subtests: pytest.Subtests) -> None:
     _prepare(bench)
     names = {name for table in TABLE.values() for row in table.values() for name in row}

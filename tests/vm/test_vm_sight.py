@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.vm.machine import Machine
-from tests.vm.site import PROGRAMS, STATUS, known
+from tests.vm.site import CONNECTED, FROM_HERE, PROGRAMS, SINCE, STATUS, known
 
 SOFT_RDMA = """
 modprobe -a crc32_generic rdma_rxe dummy
@@ -13,6 +15,7 @@ rdma link add rxe0 type rxe netdev cable0
 """
 
 
+@pytest.mark.spoils
 def test_the_agent_sees_under_its_unit_what_root_sees_without_one(bench: Machine) -> None:
     """With a disk that is plugged in and an RDMA port that comes up while it runs."""
     bench.plug_in_nvme()
@@ -38,24 +41,25 @@ def test_the_agent_sees_under_its_unit_what_root_sees_without_one(bench: Machine
 
 
 def test_the_journal_can_be_searched_by_machine_and_has_no_secrets(bench: Machine) -> None:
-    bench.sh("systemctl stop provisioner")
+    bench.sh(f"{FROM_HERE}; systemctl stop provisioner")
     bench.until(f"{STATUS} nodeagent | grep '^not connected: '")
     bench.sh("systemctl start provisioner; echo nonsense > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
-    bench.hears("the old configuration stays")
+    bench.hears("the old configuration stays", CONNECTED)
     machine = known(bench)["machine"]["machine_id"]
-    entries = _entries(bench.sh(f"journalctl --sync; journalctl -o json MACHINE_ID_BEDPLATE={machine}"))
+    entries = _entries(bench.sh(f"journalctl --sync; journalctl -o json {SINCE} MACHINE_ID_BEDPLATE={machine}"))
     assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {"nodeagent.service"}
     assert {entry["SYSLOG_IDENTIFIER"] for entry in entries} == {"nodeagent"}
     priorities = {entry["PRIORITY"] for entry in entries if "the old configuration stays" in entry["MESSAGE"]}
     assert priorities == {"3"}
     assert {entry["PRIORITY"] for entry in entries if entry["MESSAGE"].startswith("connected to ")} == {"6"}
-    theirs = _entries(bench.sh("journalctl -o json -u provisioner _COMM=provisioner"))
+    theirs = _entries(bench.sh(f"journalctl -o json {SINCE} -u provisioner _COMM=provisioner"))
     assert {entry["PRIORITY"] for entry in theirs} == {"6"}
     assert not [entry for entry in theirs if entry["MESSAGE"].startswith("<")]
     token = bench.sh("cat ~/join-token").strip()
     everything = bench.sh("journalctl -o json --all")
     assert token not in everything
     assert "PRIVATE KEY" not in everything
+    bench.sh("> /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
 
 
 def _said(part: Any) -> Any:
