@@ -64,7 +64,7 @@ def _pending(facts: Facts, now: float) -> str:
 def _present(facts: Facts, world: World, now: float, silent_after_s: float) -> str:
     heard = facts.last_heard_at or now
     if world.connected(facts):
-        return f"heard {span(now - heard)} ago on a stream{_from(facts.peer)}"
+        return f"on a stream{_from(facts.peer)}; it last reported {span(now - heard)} ago"
     left = span(_since(facts, world) + silent_after_s - now)
     if heard < world.started_at:
         back = span(now - world.started_at)

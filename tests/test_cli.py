@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -238,7 +239,7 @@ def test_a_provisioner_that_is_not_there_or_is_another_is_told_in_a_line(admin, 
     mixed = tmp_path / "mixed"
     mixed.mkdir(mode=0o700)
     for name, source in (("ca", "state"), ("cert", "other"), ("key", "other")):
-        (mixed / f"{name}.pem").write_bytes((tmp_path / source / f"admin/{name}.pem").read_bytes())
+        shutil.copy(tmp_path / source / f"admin/{name}.pem", mixed)
     person.knows(address, mixed)
     assert "get new credentials from it" in person.refused(4, "machines")
 

@@ -85,11 +85,13 @@ def test_a_file_that_is_not_text_is_said_to_be_none(tmp_path):
     assert "Is a directory" in _refusal(contexts.load, tmp_path)[0]
 
 
-def test_a_context_is_made_of_a_name_an_address_and_files_that_are_there(tmp_path):
+def test_a_context_is_made_of_a_name_an_address_and_files_that_are_there_and_a_key_of_one_s_own(tmp_path):
     files = {key: tmp_path / f"{key}.pem" for key in ("ca", "cert", "key")}
     assert "ca.pem: no such file" in _refusal(contexts.checked, "lab", "h:1", files)[0]
     for path in files.values():
-        path.touch()
+        path.touch(mode=0o640)
+    assert "key.pem: others can read it; `chmod 600` it" in _refusal(contexts.checked, "lab", "h:1", files)[0]
+    files["key"].chmod(0o600)
     assert contexts.checked("lab", "[::1]:7443", files).ca == str(tmp_path / "ca.pem")
     for address in ("host", "host:", "host:0", "host:70000", "http://h:1", "h h:1"):
         assert "is no HOST:PORT" in _refusal(contexts.checked, "lab", address, files)[0]

@@ -187,6 +187,7 @@ def test_a_certificate_that_is_over_or_not_yet_begun_and_a_wrong_port_are_named(
         folder.mkdir(mode=0o700)
         chain, key = ca.issue_person(PersonIdentity(name, Role.ADMIN), now=at, lifetime_s=10 * DAY_S)
         for file, content in {"ca.pem": ca.roots_pem, "cert.pem": chain, "key.pem": key}.items():
+            (folder / file).touch(mode=0o600)
             (folder / file).write_bytes(content)
         place.bedplate("context", "add", name, "--address", address, "--credentials", str(folder))
         assert f"the certificate {folder}/cert.pem{says}" in _line(place, 4, "--context", name, "machines")

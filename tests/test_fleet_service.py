@@ -50,7 +50,7 @@ def test_a_filter_asks_for_phases_and_a_forgotten_machine_is_in_no_list(tmp_path
     async def work(here: Served) -> None:
         answer = await here.stub(role="viewer").ListMachines(pb.ListMachinesRequest(filter="phase=present"))
         assert [(machine.machine_id, machine.because) for machine in answer.machines] == [
-            ("m-0001", "heard 10 s ago on a stream from 10.0.0.7")
+            ("m-0001", "on a stream from 10.0.0.7; it last reported 10 s ago")
         ]
         everything = await here.stub().ListMachines(pb.ListMachinesRequest())
         assert everything.total_size == 2

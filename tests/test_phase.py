@@ -25,7 +25,7 @@ BROKEN = replace(HEARD, parted_because="connection reset")
 
 
 def _said(facts: Facts, *, now: float = NOON, world: World = WORLD) -> str:
-    """'present: heard 3 s ago …'"""
+    """'present: on a stream from …'"""
     word, because = phase(facts, world, now, SILENT_AFTER_S)
     return f"{Phase.Name(word).removeprefix('PHASE_').lower()}: {because}"
 
@@ -39,7 +39,7 @@ def _said(facts: Facts, *, now: float = NOON, world: World = WORLD) -> str:
             "pending: waits for a person: its join token t-1 asks for review; asked 2 h ago (10:00:00 UTC)",
         ),
         (LET_IN, "accepted: let in 10 min ago (11:50:00 UTC), and not heard since"),
-        (OPEN, "present: heard 3 s ago on a stream from 10.0.0.7"),
+        (OPEN, "present: on a stream from 10.0.0.7; it last reported 3 s ago"),
         (
             BROKEN,
             "present: its stream ended at 11:59:57 UTC, 3 s ago (connection reset); silent in 57 s unless it is heard",
@@ -73,7 +73,7 @@ def test_a_phase_comes_with_a_sentence_that_says_since_when_and_why(facts: Facts
 
 
 def test_an_open_stream_is_presence_however_long_nothing_was_said_on_it() -> None:
-    assert _said(OPEN, now=NOON + 290).startswith("present: heard 4 min ago on a stream")
+    assert _said(OPEN, now=NOON + 290).startswith("present: on a stream from 10.0.0.7; it last reported 4 min ago")
 
 
 def test_silence_begins_when_the_time_is_over_and_not_before() -> None:

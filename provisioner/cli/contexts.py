@@ -7,6 +7,7 @@ Rule 3: what is wrong with the file is said with its path and its cure; nothing 
 
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -143,6 +144,11 @@ def checked(name: str, address: str, files: Mapping[str, Path]) -> Context:
                 "`provisioner init` writes ca.pem, cert.pem and key.pem into one folder",
                 USAGE,
             )
+    if stat.S_IMODE(files["key"].stat().st_mode) & 0o077:
+        raise RefusedError(
+            f"cannot add context {name}: {files['key']}: others can read it; `chmod 600` it, and ask who has read it",
+            USAGE,
+        )
     absolute = {key: str(Path(os.path.abspath(files[key]))) for key in KEYS[1:]}  # noqa: PTH100 - links stay links
     return Context(name=name, address=address, **absolute)
 
