@@ -37,6 +37,7 @@ Door = Callable[[], Any]
 FORMAT = 1
 MANIFEST = "capture.json"
 MAX_BYTES = 16 << 20  # of an answer of a captured machine
+MOUNT_POINT = 4  # the field of mountinfo, counted from 0
 CODES = {name: code for code, name in errno.errorcode.items()}
 
 
@@ -150,7 +151,7 @@ def _filesystems() -> list[dict[str, Any]]:
     import psutil  # noqa: PLC0415 - rule 4
 
     found = []
-    frozen = _read_only_disks()
+    frozen = read_only_disks(Path("/proc/self/mountinfo").read_bytes())
     for mount in psutil.disk_partitions(all=False):
         try:
             size = os.statvfs(mount.mountpoint)
@@ -169,18 +170,23 @@ def _filesystems() -> list[dict[str, Any]]:
     return found
 
 
-def _read_only_disks() -> frozenset[str]:
+def read_only_disks(mountinfo: bytes) -> frozenset[str]:
     """Mount points whose file system itself is read-only. That a mount of it is says nothing: a service manager shows
     its services a read-only view of a healthy disk. Source: proc(5), mountinfo: the last field is the superblock's.
+
+    Whoever may mount may name the place: of blanks the kernel escapes the space, the tab and the end of a line alone.
     """
-    mounts = Path("/proc/self/mountinfo").read_text(errors="backslashreplace").splitlines()
-    fields = [line.split() for line in mounts]
-    return frozenset(_unescaped(each[4]) for each in fields if "ro" in each[-1].split(","))
+    fields = [line.split(b" ") for line in mountinfo.split(b"\n")]
+    return frozenset(
+        os.fsdecode(_unescaped(each[MOUNT_POINT]))
+        for each in fields
+        if len(each) > MOUNT_POINT and b"ro" in each[-1].split(b",")
+    )
 
 
-def _unescaped(path: str) -> str:
-    r"""'/mnt/a\040b' -> '/mnt/a b'"""
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), path)
+def _unescaped(path: bytes) -> bytes:
+    r"""b'/mnt/a\040b' -> b'/mnt/a b'"""
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda octal: bytes([int(octal[1], 8)]), path)
 
 
 def _links() -> list[dict[str, Any]]:

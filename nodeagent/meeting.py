@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import re
 import socket
 import ssl
 import zlib
@@ -163,6 +164,6 @@ def _cause(error: Exception, timeout_s: float) -> str:
 def endpoint(address: str) -> tuple[str, int]:
     """'[::1]:7444' -> ('::1', 7444)"""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 0xFFFF:  # noqa: PLR2004 - the last port
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 0xFFFF:  # noqa: PLR2004 - the last port
         raise MeetingError(repr(address), f"it is not HOST:PORT; {MAKE_ANOTHER}")
     return host.strip("[]"), int(port)

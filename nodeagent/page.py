@@ -4,13 +4,13 @@ Rule 1: 80 columns; what does not fit is cut, except a problem, which is wrapped
 Rule 2: what was not measured is not shown, and a part that the machine does not have has no heading.
 """
 
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from bedplate.v1.snapshot_pb2 import Disk, Gpu, Inventory, Link, PciDevice, Problem, RdmaDevice, Snapshot, Vitals
+from nodeagent.topology import by_number
 
 WIDTH = 80
 KINDS = {
@@ -24,8 +24,6 @@ KINDS = {
 
 Row = Sequence[str]
 Part = TypeVar("Part", Disk, Link, RdmaDevice)
-
-_WORDS = re.compile(r"(\d+)")
 
 
 def page(snapshot: Snapshot) -> str:
@@ -47,7 +45,7 @@ def page(snapshot: Snapshot) -> str:
 
 def _by_number(parts: Iterable[Part]) -> list[Part]:
     """In the order of their names as people count: mlx5_2 before mlx5_10."""
-    return sorted(parts, key=lambda part: [int(word) if word.isdecimal() else word for word in _WORDS.split(part.name)])
+    return sorted(parts, key=lambda part: by_number(part.name))
 
 
 def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:

@@ -117,8 +117,11 @@ def matrix(topology: Topology) -> str:
 
 
 def by_number(name: str) -> list[tuple[int, str]]:
-    """For sorting: mlx5_2 stands before mlx5_10."""
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", name)]
+    """For sorting: mlx5_2 stands before mlx5_10. A number of thousands of digits is one that `int` refuses."""
+    return [
+        (len(digits := piece.lstrip("0")), digits) if piece.isdecimal() else (-1, piece)
+        for piece in re.split(r"([0-9]+)", name)
+    ]
 
 
 def _members(inventory: Inventory) -> list[Member]:

@@ -29,12 +29,12 @@ def _breaking(protos: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def _edited(folder: Path, before: str, after: str) -> Path:
-    """A copy of the protos in which one line of the uplink is another."""
+def _edited(folder: Path, before: str, after: str, name: str = "uplink") -> Path:
+    """A copy of the protos in which one line of the uplink, or of another, is another."""
     shutil.copytree(ROOT / "protos", folder, ignore=shutil.ignore_patterns("*.py*", "__pycache__"))
-    uplink = folder / "bedplate/v1/uplink.proto"
-    assert before in uplink.read_text()
-    uplink.write_text(uplink.read_text().replace(before, after))
+    edited = folder / f"bedplate/v1/{name}.proto"
+    assert before in edited.read_text()
+    edited.write_text(edited.read_text().replace(before, after))
     return folder
 
 
@@ -50,6 +50,18 @@ def test_a_field_that_is_given_another_number_is_refused(tmp_path: Path) -> None
 def test_a_field_of_another_type_or_another_name_is_refused(tmp_path: Path) -> None:
     for number, other in enumerate(("uint64 agent_version = 1;", "string agent_release = 1;")):
         assert _breaking(_edited(tmp_path / str(number), "string agent_version = 1;", other))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "name", "gone"),
+    [
+        ("rpc Renew(", "rpc RenewCertificate(", "uplink", 'RPC "Renew"'),
+        ("service Uplink {", "service Uplinks {", "uplink", 'service "Uplink"'),
+        ("rpc WatchEvents(", "rpc FollowEvents(", "fleet", 'RPC "WatchEvents"'),
+    ],
+)
+def test_a_call_that_is_there_no_more_is_refused(before: str, after: str, name: str, gone: str, tmp_path: Path) -> None:
+    assert any(gone in line for line in _breaking(_edited(tmp_path / "protos", before, after, name)))
 
 
 def test_a_field_that_is_new_breaks_nothing(tmp_path: Path) -> None:

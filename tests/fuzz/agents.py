@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nodeagent import changes, config, identity, keys, meeting, notify, schedule
+from nodeagent import changes, config, host, identity, keys, meeting, notify, schedule
 from nodeagent.capture import capture
 from nodeagent.errors import BedplateError
 from nodeagent.host import replayed
@@ -103,6 +103,15 @@ DECODERS: dict[str, Decoder] = {
     "agent: next.key": Decoder(a_file(lambda path: keys.request(path.parent), "next.key"), [KEY], (BedplateError,)),
     "agent: uevent": Decoder(plain(changes.of_uevent), [b"change@/devices/x\0ACTION=change\0SUBSYSTEM=net\0"]),
     "agent: rtnetlink": Decoder(plain(changes.of_rtnetlink), [ROUTE, ROUTE * 3]),
+    "agent: mountinfo": Decoder(
+        plain(host.read_only_disks),
+        [rb"36 35 98:0 / /mnt/a\040b ro,noatime master:1 - ext3 /dev/root ro,errors=continue"],
+    ),
+    "agent: join token file": Decoder(
+        a_file(lambda path: config.token(config.Config(join_token_file=str(path))), "join-token"),
+        [TOKEN],
+        (BedplateError,),
+    ),
     "agent: captured answers": Decoder(
         in_a_folder(_answers),
         [json.dumps(one).encode() for one in ANSWERS.values()],

@@ -25,6 +25,8 @@ TWICE = ssl.PEM_cert_to_DER_cert(ISSUED.certificate_pem.decode()).replace(b"\x55
 
 FOUND: dict[str, tuple[bytes, ...]] = {
     "agent: capture.json": (CAPTURE % b"null", CAPTURE % b'{"a": 1}', CAPTURE % b'{"a": "__name__"}'),
+    "agent: HOST:PORT": (b"h:" + 5000 * b"9",),
+    "agent: mountinfo": (b"36 35 98:0 / /mnt/a\f\fb ro - tmpfs tmpfs ro\n\n36",),
     "agent: configuration": (b'"\\n" = 1',),
     "provisioner: configuration": (
         b'"\\n" = 1',

@@ -58,7 +58,11 @@ def nics(inventory: Inventory, vitals: Vitals) -> list[Nic]:
 
 
 def _by_number(nic: Nic) -> list[tuple[int, str]]:
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", nic.name)]
+    """By how many digits and which: `int` refuses thousands of them, and a name is what a machine says it is."""
+    return [
+        (len(digits := piece.lstrip("0")), digits) if piece.isdecimal() else (-1, piece)
+        for piece in re.split(r"([0-9]+)", nic.name)
+    ]
 
 
 def virtual_links(inventory: Inventory) -> list[str]:

@@ -23,6 +23,7 @@ PATHS: Mapping[int, tuple[str, str]] = {
 }
 NEAREST = "*"
 SHORT = 3
+LONGEST_COUNT = 9  # digits: `int` refuses thousands of them
 
 
 def topology(title: str, inventory: Inventory, vitals: Vitals, terminal: Terminal) -> list[str]:
@@ -110,7 +111,8 @@ def _gpu_to_gpu(
     if len(kinds) == 1:
         kind = kinds.pop()
         links = kind.removeprefix("NV")
-        said = words.count(int(links), "NVLink") if kind.startswith("NV") and links.isdecimal() else kind
+        counted = kind.startswith("NV") and links.isdecimal() and len(links) <= LONGEST_COUNT
+        said = words.count(int(links), "NVLink") if counted else kind
         return [f"{head}  {said} between any two"]
     return [head, *_grid(topology, gpus, gpus, cells, terminal)]
 
