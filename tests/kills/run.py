@@ -78,9 +78,9 @@ class Run:
         running.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
 
     def end(self) -> None:
+        """With what they started, which would write on into a folder that is being taken away."""
         for name in list(self.up):
-            self.up.pop(name).process.kill()
-            self.stacks.pop(name).close()
+            self.kill(name, with_children=True)
 
 
 def run(seed: int, kills: int) -> Outcome:
