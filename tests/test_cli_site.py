@@ -61,9 +61,11 @@ def test_a_pending_machine_is_found_accepted_and_forgotten(place):
     assert "its token asks for review" in place.bedplate("machines").stdout
     assert place.bedplate("explain", "gpu-01").stdout.startswith(f"gpu-01 ({PENDING}) is pending: ")
     accepted = place.bedplate("machine", "accept", "m-pppp")
-    assert accepted.stderr.startswith(
-        f"accepting gpu-01 ({PENDING}), NVIDIA DGX H100, serial 1660224000123, which asked "
+    what, why = accepted.stderr.splitlines()
+    assert what.startswith(
+        f"accepting gpu-01 ({PENDING}), NVIDIA DGX H100, serial 1660224000123: it gets a certificate"
     )
+    assert why.startswith("it waits for a person: ")
     assert accepted.stdout == f"gpu-01 ({PENDING}) is accepted: it gets a certificate the next time it asks\n"
     again = place.bedplate("machine", "accept", "gpu-01").stdout
     assert again == f"gpu-01 ({PENDING}) was let in before: nothing is changed\n"
@@ -173,6 +175,8 @@ def test_a_machine_is_revoked_and_gets_a_token_of_its_own(place):
     assert revoked.stdout.endswith(f"is revoked; to let it in again: bedplate machine rekey {LET_IN}\n")
     made = place.bedplate("machine", "rekey", "gpu-02", "--ttl", "2h")
     assert made.stdout.startswith("bedplate1.")
+    assert made.stderr.startswith("making a join token for gpu-02 (")
+    assert "the certificate that the machine has now is worth nothing" in made.stderr
     assert f"-for-{LET_IN}: ends" in made.stderr
     told = " ".join(place.bedplate("explain", "gpu-02").stdout.split())
     assert f"bedplate machine rekey {LET_IN}" in told

@@ -8,7 +8,7 @@ Rule 2: where the chain ends is read and moved in the writer's own transaction, 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, or_, select, update
 
 from provisioner.chain import Entry, Link, sealed
 from provisioner.changes import Audited
@@ -16,6 +16,7 @@ from provisioner.store.schema import audit, audit_head
 
 ENTRIES = select(*(audit.c[field.name] for field in fields(Entry)))
 HEAD = select(audit_head.c.sequence, audit_head.c.sha256).where(audit_head.c.id == 1)
+STATES = (audit.c.before, audit.c.after)
 NANOS = 1_000_000_000
 
 
@@ -67,14 +68,20 @@ def entries_of(  # noqa: PLR0913 - a query, by name
     limit: int = 100,
     newest_first: bool = False,
 ) -> tuple[list[Entry], Link]:
-    """At most `limit` entries behind `after` and in front of `before`, and the head of the same instant."""
+    """At most `limit` entries behind `after` and in front of `before`, and the head of the same instant.
+
+    Of a machine is what was done to it, and what changed it on the way: the newcomer that takes another's place.
+    """
     wanted = [audit.c.sequence > after]
     if before is not None:
         wanted.append(audit.c.sequence < before)
     if who:
         wanted.append(audit.c.who == who)
     if machine_id:
-        wanted.append(audit.c.machine_id == machine_id)
+        named = f'"machine_id":"{machine_id}"'  # as service/audit.py writes it
+        wanted.append(
+            or_(audit.c.machine_id == machine_id, *(state.contains(named, autoescape=True) for state in STATES))
+        )
     if since_ns is not None:
         wanted.append(audit.c.at_ns >= since_ns)
     if until_ns is not None:

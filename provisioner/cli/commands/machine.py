@@ -108,7 +108,11 @@ def accept(context: str, machine: str, replaces: str, beside: str, form: str, *,
     doing = f"accept machine {machine}"
     with connected(doing, context_of(context)) as provisioner:
         found = get(provisioner, doing, machine).machine
-        tell(f"accepting {who(found)}, which asked {words.ago(found.asked_at, time.time())}")
+        pending = found.phase == Phase.PHASE_PENDING
+        says = "it gets a certificate the next time it asks" if pending else "it was let in before: nothing will change"
+        tell(f"accepting {who(found)}: {says}")
+        if pending:
+            tell(f"it {found.because}")
         old = get(provisioner, doing, replaces).machine if replaces else None
         if old:
             tell(f"it takes the place of {who(old)}: the certificate that this one has will be worth nothing")
@@ -128,7 +132,7 @@ def accept(context: str, machine: str, replaces: str, beside: str, form: str, *,
                 beside=twin.machine_id if twin else "",
             ),
         )
-    done(answer.machine, form, ACCEPTED if found.phase == Phase.PHASE_PENDING else NOT_PENDING)
+    done(answer.machine, form, ACCEPTED if pending else NOT_PENDING)
 
 
 @command.command(epilog=examples("bedplate machine forget gpu-07", "bedplate machine forget m-4kq7zt2x --yes"))
@@ -202,6 +206,7 @@ def rekey(context: str, machine: str, ttl: int, form: str) -> None:
     with connected(doing, context_of(context)) as provisioner:
         found = get(provisioner, doing, machine).machine
         tell(f"making a join token for {who(found)}: what shows its hardware comes in by it once, with a new key")
+        tell("once it is used, the certificate that the machine has now is worth nothing, and its stream ends")
         answer = provisioner.write(
             doing,
             provisioner.fleet.RekeyMachine,
