@@ -6,11 +6,16 @@ Rule 2: only streams are in the list. A call with one answer is over before anyb
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 Verdict = Callable[[], Exception | None]  # why this call may not go on; None where it may
+CutOff = Callable[[str, str], Awaitable[None]]  # machine id, sentence: its stream of a life that is over ends now
+
+
+async def nothing_to_cut(_: str, __: str) -> None:
+    """Where no streams are served."""
 
 
 @dataclass(slots=True)

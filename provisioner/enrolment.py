@@ -6,6 +6,8 @@ Rule 1: requests that arrive while others are being written are decided some at 
 Rule 2: what is answered is durable: a certificate leaves only after it is written that it was issued.
 Rule 3: a key that is known needs no token, for its CSR proves it: so a pending machine polls, a machine whose answer
         was lost asks again, and one that was off for longer than its certificate lasts comes back by itself.
+Rule 4: once it is written that somebody is a machine again, in its next life, the stream of the life before ends:
+        before the newcomer is answered, so that it finds nobody in its place.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from bedplate.v1.enrolment_pb2_grpc import EnrolmentServicer as Servicer
 from provisioner import tokens
 from provisioner.access import Caller, RefusedError, standing
 from provisioner.admission import Admit, Newcomer, admit, known, pending
+from provisioner.calls import CutOff, nothing_to_cut
 from provisioner.config import Config
 from provisioner.errors import BedplateError
 from provisioner.pki import CsrError, Issued, MachineIdentity, csr_key, key_sha256
@@ -33,6 +36,7 @@ TEXT_BYTES: Final = 128  # of a token's name, its secret, a version
 ASK_AGAIN_S: Final = 15.0
 FULL_AGAIN_S: Final = 60.0
 STORE_AGAIN_S: Final = 10.0
+OVER: Final = "another key was let in as this machine; its older certificate is worth nothing"
 ROUND: Final = 64  # requests decided in one go: each looks at all machines, and everybody else waits meanwhile
 
 
@@ -73,9 +77,10 @@ class _Ask:
 class EnrolmentServicer(Servicer):
     """bedplate.v1.Enrolment. Its guard turns a RefusedError into the call's status."""
 
-    def __init__(self, ledger: Ledger, authority: Issuer) -> None:
+    def __init__(self, ledger: Ledger, authority: Issuer, cut_off: CutOff = nothing_to_cut) -> None:
         self._ledger = ledger
         self._authority = authority
+        self._cut_off = cut_off
         self._asks: list[_Ask] = []
         self._rounds: asyncio.Task[None] | None = None
 
@@ -139,6 +144,9 @@ class EnrolmentServicer(Servicer):
         except BedplateError as error:
             unsaid = RefusedError(grpc.StatusCode.UNAVAILABLE, "STORE", str(error), _retry(STORE_AGAIN_S))
             return [answer if isinstance(answer, RefusedError) else unsaid for answer in answers]
+        for change in changes:
+            if isinstance(change, Asked) and change.incarnation > 1:
+                await self._cut_off(change.machine_id, OVER)
         return answers
 
     def _decide(self, ask: _Ask, world: World) -> tuple[list[Change], EnrolResponse]:

@@ -169,7 +169,7 @@ async def _listen(  # noqa: PLR0913, PLR0917 - the doors
     add_UplinkServicer_to_server(uplink, main)
     add_FleetServicer_to_server(people, main)
     door = grpc.aio.server(interceptors=[guard], options=ports.door(config))
-    add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, keyring), door)
+    add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, keyring, uplink.cut_off), door)
     stack.push_async_callback(_stop, uplink, (main, door))
     await describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
     await describe(door, enrolment_pb2.DESCRIPTOR)

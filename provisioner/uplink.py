@@ -66,8 +66,9 @@ class UplinkServicer(Servicer):
         return RenewResponse(credentials=await self._renewer(caller(context), request.csr))
 
     async def cut_off(self, machine_id: str, because: str) -> None:
-        """End the stream of one machine now."""
-        if conversation := self._conversations.get(machine_id):
+        """End the stream of one machine now, unless it is of the life that the machine is in: that is a younger one."""
+        conversation = self._conversations.get(machine_id)
+        if conversation and standing(MachineIdentity(machine_id, conversation.incarnation), self._fleet.world):
             conversation.cut(because, 60.0)
 
     async def stop(self) -> None:

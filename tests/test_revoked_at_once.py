@@ -1,5 +1,5 @@
-"""A machine's certificate is taken back while it is used: at any moment of a stream's life, with the provisioner as it
-runs. Afterwards nothing of it stands, and nothing of it is let in.
+"""A machine's certificate is taken back while it is used, or another key takes its place: at any moment of a stream's
+life, with the provisioner as it runs. Afterwards nothing of it stands, and nothing of it is let in.
 """
 
 import asyncio
@@ -10,24 +10,49 @@ import grpc
 import pytest
 
 from bedplate.v1 import fleet_pb2 as pb
+from bedplate.v1.enrolment_pb2 import EnrolResponse
+from bedplate.v1.enrolment_pb2_grpc import EnrolmentStub
 from bedplate.v1.fleet_pb2_grpc import FleetStub
-from bedplate.v1.uplink_pb2 import Hello, RenewRequest, SessionRequest, SessionResponse
+from bedplate.v1.uplink_pb2 import Goodbye, Hello, RenewRequest, SessionRequest, SessionResponse
 from bedplate.v1.uplink_pb2_grpc import UplinkStub
+from provisioner import tokens
+from provisioner.pki import PrivateKey, key_pem, new_key
 from provisioner.world import Accepted, Asked
-from tests.doors import NOW, dial, machine, person
-from tests.enrolment_desk import csr_of
+from tests.doors import NOW, Pair, dial, machine, person
+from tests.enrolment_desk import asking, csr_of, showing
 from tests.test_every_door import Site, site
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-async def enrolled(here: Site, name: str) -> None:
+Stream = grpc.aio.StreamStreamCall[SessionRequest, SessionResponse]
+
+
+async def enrolled(here: Site, name: str, evidence: bytes = b"") -> None:
     await here.fleet.write(
-        [Asked(name, 1, name.encode().ljust(32), b"", name, "", "", "t-1", "", NOW), Accepted(name, NOW)]
+        [Asked(name, 1, name.encode().ljust(32), evidence, name, "", "", "t-1", "", NOW), Accepted(name, NOW)]
     )
 
 
-async def reads_to_its_end(stream: grpc.aio.StreamStreamCall[SessionRequest, SessionResponse]) -> None:
+async def met(address: str, here: Site, pair: Pair, channels: contextlib.AsyncExitStack) -> Stream:
+    """A stream that stands, and is quiet."""
+    link = UplinkStub(await channels.enter_async_context(dial(address, here.ca, pair)))
+    stream: Stream = link.Session()
+    await stream.write(SessionRequest(hello=Hello(run_id=b"r" * 16)))
+    assert isinstance(await stream.read(), SessionResponse)
+    return stream
+
+
+async def last_word(stream: Stream) -> str:
+    """Why it is dismissed, once it ends."""
+    heard = ""
+    async with asyncio.timeout(10):
+        while isinstance(answer := await stream.read(), SessionResponse):
+            heard = answer.dismissal.because
+    return heard
+
+
+async def reads_to_its_end(stream: Stream) -> None:
     """A peer that says hello, and then reads and never sends again."""
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
         await stream.write(SessionRequest(hello=Hello(run_id=b"r" * 16)))
@@ -89,18 +114,84 @@ def test_a_stream_that_stands_and_never_sends_is_told_why_it_ends(tmp_path: Path
             streams = []
             for name in names:
                 await enrolled(here, name)
-                link = UplinkStub(
-                    await channels.enter_async_context(dial(here.main, here.ca, machine(here.ca, name, 1)))
-                )
-                streams.append(link.Session())
-                await streams[-1].write(SessionRequest(hello=Hello(run_id=b"r" * 16)))
-                assert isinstance(await streams[-1].read(), SessionResponse)
+                streams.append(await met(here.main, here, machine(here.ca, name, 1), channels))
             for name, stream in zip(names, streams, strict=True):
                 await admin.RevokeMachine(pb.RevokeMachineRequest(machine=name, request_id=name))
-                heard = ""
-                async with asyncio.timeout(10):
-                    while isinstance(answer := await stream.read(), SessionResponse):
-                        heard = answer.dismissal.because
-                assert heard == "this machine's certificate was revoked"
+                assert await last_word(stream) == "this machine's certificate was revoked"
+
+    asyncio.run(main())
+
+
+class Successor:
+    """A host that shows what `m-xxxxxxxx` shows, with a key of its own."""
+
+    NAME = "m-xxxxxxxx"
+
+    def __init__(self, here: Site, channels: contextlib.AsyncExitStack) -> None:
+        self.here, self.channels = here, channels
+        self.key: PrivateKey = new_key()
+
+    async def asks(self, join_token: str = "") -> EnrolResponse:
+        """Without a token it is known by its key."""
+        door = EnrolmentStub(await self.channels.enter_async_context(dial(self.here.door, self.here.ca, (None, None))))
+        said = tokens.decode(join_token) if join_token else None
+        shown = {"token_id": said.token_id, "token_secret": said.secret} if said else {}
+        answer: EnrolResponse = await door.Enrol(asking(key=self.key, evidence=showing(), **shown))
+        return answer
+
+    async def meets(self, answer: EnrolResponse) -> Stream:
+        assert (answer.credentials.machine_id, answer.credentials.incarnation) == (self.NAME, 2)
+        pair = answer.credentials.certificate_pem, key_pem(self.key)
+        return await met(self.here.main, self.here, pair, self.channels)
+
+
+async def stands(stream: Stream) -> None:
+    """It ends by its own goodbye, and nobody has dismissed it before."""
+    await stream.write(SessionRequest(goodbye=Goodbye(because="that is all")))
+    assert await last_word(stream) == ""
+    assert await stream.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.slow
+def test_the_quiet_stream_of_a_machine_ends_once_another_key_is_let_in_as_that_machine(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here, contextlib.AsyncExitStack() as channels:
+            olga = FleetStub(
+                await channels.enter_async_context(dial(here.main, here.ca, person(here.ca, "olga", "operator")))
+            )
+            await enrolled(here, Successor.NAME, showing().SerializeToString())
+            older = await met(here.main, here, machine(here.ca, Successor.NAME, 1), channels)
+            made = await olga.RekeyMachine(pb.RekeyMachineRequest(machine=Successor.NAME, request_id="r-1"))
+            successor = Successor(here, channels)
+            answer = await successor.asks(made.join_token)
+            assert await last_word(older) == (
+                "another key was let in as this machine; its older certificate is worth nothing"
+            )
+            younger = await successor.meets(answer)
+            await successor.asks()  # as one does whose answer was lost
+            await stands(younger)
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_the_quiet_stream_of_a_machine_whose_place_another_takes_ends_once_a_person_has_said_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here, contextlib.AsyncExitStack() as channels:
+            olga = FleetStub(
+                await channels.enter_async_context(dial(here.main, here.ca, person(here.ca, "olga", "operator")))
+            )
+            await enrolled(here, Successor.NAME, showing().SerializeToString())
+            older = await met(here.main, here, machine(here.ca, Successor.NAME, 1), channels)
+            made, successor = await olga.CreateToken(pb.CreateTokenRequest(request_id="r-1")), Successor(here, channels)
+            waits = (await successor.asks(made.join_token)).pending.machine_id
+            asked = pb.AcceptMachineRequest(machine=waits, request_id="r-2", replaces=Successor.NAME)
+            await olga.AcceptMachine(asked)
+            assert await last_word(older) == (
+                "another host took this machine's place; its certificate is worth nothing"
+            )
+            younger = await successor.meets(await successor.asks())
+            await olga.AcceptMachine(asked)  # as one does whose answer was lost
+            await stands(younger)
 
     asyncio.run(main())

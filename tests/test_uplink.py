@@ -96,6 +96,17 @@ def test_a_machine_that_is_forgotten_is_cut_off_at_once(tmp_path: Path) -> None:
     _run(tmp_path, work)
 
 
+def test_a_stream_of_the_life_that_a_machine_is_in_is_not_cut_off_for_one_that_is_over(tmp_path: Path) -> None:
+    async def work(place: Edge) -> None:
+        peer = await place.meet(A)
+        await place.uplink.cut_off(A, "another key was let in as this machine")  # and is here by now
+        await peer.say(delta=_whole(1))
+        await _until(lambda: place.fleet.world.machines[A].sequence == 1)
+        assert place.uplink.conversations[A].because == ""
+
+    _run(tmp_path, work)
+
+
 def test_a_stream_of_a_machine_that_is_revoked_is_cut_off_and_what_it_says_meanwhile_is_not_kept(
     tmp_path: Path,
 ) -> None:
@@ -228,7 +239,7 @@ def test_a_peer_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
         conversation = place.uplink._conversations[A]
         await conversation.writing.acquire()  # as a write that waits for the peer to read does
         began = asyncio.get_running_loop().time()
-        await place.uplink.cut_off(A, "it was forgotten")
+        conversation.cut("it was forgotten", 60.0)
         await _until(lambda: place.uplink.streams == 0)
         assert asyncio.get_running_loop().time() - began < 2
         await place.meet(A)

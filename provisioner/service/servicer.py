@@ -1,7 +1,7 @@
 """The servicer: one method a line of the proto, each a translation. The guard in `access` stands before all of them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bedplate.v1 import fleet_pb2 as pb
@@ -9,6 +9,7 @@ from bedplate.v1.fleet_pb2_grpc import FleetServicer as Servicer
 from bedplate.v1.snapshot_pb2 import Inventory
 from bedplate.v1.uplink_pb2 import Problems
 from provisioner.access import Caller, caller
+from provisioner.calls import CutOff, nothing_to_cut
 from provisioner.cloudevents import source_of
 from provisioner.explain import explain, problem_lines
 from provisioner.issued import ISSUING, Credential, issued
@@ -21,11 +22,6 @@ from provisioner.service.refusals import invalid, precondition, refusing
 from provisioner.world import Change, Facts
 
 CUT_OFF_S = 2.0
-CutOff = Callable[[str, str], Awaitable[None]]  # machine id, sentence: its stream ends now
-
-
-async def _nothing_to_cut(_: str, __: str) -> None:
-    """Where no streams are served."""
 
 
 class FleetServicer(Servicer):
@@ -34,7 +30,7 @@ class FleetServicer(Servicer):
     def __init__(  # noqa: PLR0913 - what it needs, by name
         self,
         ledger: Ledger,
-        cut_off: CutOff = _nothing_to_cut,
+        cut_off: CutOff = nothing_to_cut,
         clashes: writes.Clash = writes.clash,
         *,
         patience_s: float = PATIENCE_S,
