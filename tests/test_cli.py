@@ -172,26 +172,6 @@ def test_a_write_is_tried_again_with_the_same_request_id(admin, fleet):
     assert len(set(fleet.request_ids)) == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (
-            ("forget", "gpu-01"),
-            "forgetting gpu-01 (m-00000001), NVIDIA DGX H100: its certificate will be worth nothing",
-        ),
-        (("revoke", "gpu-01"), "revoking gpu-01 (m-00000001), NVIDIA DGX H100: its certificate will be worth nothing"),
-        (("accept", "gpu-01", "--replaces", "gpu-02"), "it takes the place of gpu-02 (m-00000002)"),
-        (("accept", "gpu-01", "--beside", "gpu-02"), "it is another machine than gpu-02 (m-00000002)"),
-    ],
-)
-def test_what_cannot_be_taken_back_is_told_first_and_not_done_without_a_yes(admin, fleet, words, says):
-    done = admin.bedplate("machine", *words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert says in done.stderr
-    assert "nobody is here to be asked; say --yes if it is meant" in done.stderr
-    assert fleet.request_ids == []
-
-
 def test_forgetting_says_what_it_will_do_and_wants_a_yes(admin, fleet):
     done = admin.bedplate("machine", "forget", "gpu-01")
     assert done.returncode == 2

@@ -169,6 +169,24 @@ def test_no_token_is_made_for_a_simulation_that_cannot_be(place):
     assert place.bedplate("token", "list", "-o", "json").stdout == before
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("forget", "gpu-02"), "its certificate will be worth nothing; the host itself is not touched"),
+        (("revoke", "gpu-02"), "its certificate will be worth nothing; the machine stays known"),
+        (("accept", "gpu-02", "--replaces", "gpu-02"), f"it takes the place of gpu-02 ({LET_IN})"),
+        (("accept", "gpu-02", "--beside", "gpu-02"), f"it is another machine than gpu-02 ({LET_IN})"),
+    ],
+)
+def test_what_cannot_be_taken_back_is_told_first_and_wants_a_yes(place, words, says):
+    before = place.bedplate("events", "-o", "json").stdout
+    done = place.bedplate("machine", *words, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert done.stderr.endswith(": nobody is here to be asked; say --yes if it is meant\n")
+    assert place.bedplate("events", "-o", "json").stdout == before
+
+
 def test_a_machine_is_revoked_and_gets_a_token_of_its_own(place):
     revoked = place.bedplate("machine", "revoke", "gpu-02", "--yes")
     assert "its certificate will be worth nothing; the machine stays known" in revoked.stderr
