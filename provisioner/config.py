@@ -72,7 +72,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enrol_connections: Connections = 3_000  # to `enrol_listen`
     machine_messages_per_s: Rate = 20.0  # of one machine; what is beyond is read more slowly
     machine_bytes_per_s: Rate = 32_768.0
-    calls_per_s: Rate = 100.0  # of one person or tool
+    calls_per_s: Rate = 100.0  # of one person or tool; of one machine, beside its renewals
     watches: Count = 50  # of one person or tool, at a time
     enrol_calls_per_s: Rate = 200.0  # of all who hold no certificate
     enrol_calls_per_s_address: Rate = 100.0  # of those of one address

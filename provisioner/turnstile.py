@@ -28,6 +28,7 @@ PATIENCE_S: Final = 2.0  # a call that is so early waits here
 BURST_S: Final = 10.0  # so many seconds' calls may come at once
 STREAMS: Final = Rate(0.5, 20)  # that one machine opens: more than any back-off or two hosts with one name make
 STREAMS_AT_ONCE: Final = 4  # of one machine: one that is, and those that wait to take its place
+RENEW: Final = "/bedplate.v1.Uplink/Renew"
 RENEWALS: Final = Rate(0.1, 10)  # of one machine's certificate, each a signature
 AT_ONCE: Final = 4  # calls of one person that are worked at; its others wait for their turn
 UNDER_WAY: Final = 2000  # calls of one person, machine or address, those that wait for their turn too
@@ -64,10 +65,10 @@ class Turnstile:
         doing = f"cannot call {method.rpartition('/')[2]}"
         if who == NOBODY:
             await self._stranger(doing, address_of(peer))
-        elif who.machine_id:
+        elif who.machine_id and (stays or method == RENEW):
             self._machine(doing, who, stays=stays)
         else:
-            await self._person(doing, who)
+            await self._by_name(doing, who)
         places, name, most = self._place(who, peer, stays=stays)
         if not places.enter(name):
             raise later("PLACES", f"{doing}: {most}", PLACE_AGAIN_S if stays else FULL_AGAIN_S)
@@ -107,7 +108,7 @@ class Turnstile:
         if not taken:
             raise later("MACHINE_TOO_FAST", f"{doing}: {who} does so too often", wait_s)
 
-    async def _person(self, doing: str, who: Caller) -> None:
+    async def _by_name(self, doing: str, who: Caller) -> None:
         wait_s, taken = self._calls.take(str(who), self.clock(), patience_s=PATIENCE_S)
         if not taken:
             line = f"{doing}: {who} makes more than {self.config.calls_per_s:g} calls a second"

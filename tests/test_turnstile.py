@@ -20,6 +20,7 @@ LIST, WATCH, ENROL = (
     "/bedplate.v1.Enrolment/Enrol",
 )
 SESSION, RENEW = "/bedplate.v1.Uplink/Session", "/bedplate.v1.Uplink/Renew"
+HEALTH = "/grpc.health.v1.Health/Check"
 HERE = "ipv4:10.0.0.7:41234"
 
 
@@ -105,6 +106,35 @@ def test_a_machine_opens_so_many_streams_and_renews_so_often() -> None:
         refused = await _call(gate, SESSION, MACHINE, stays=True)
         assert refused
         assert _told(refused) == ("MACHINE_TOO_FAST", "cannot call Session: machine m-aaaaaaaa does so too often")
+
+    asyncio.run(main())
+
+
+def test_what_a_machine_asks_else_costs_it_no_renewal_and_has_a_rate_as_a_person_s_calls_have() -> None:
+    async def main() -> None:
+        gate = _turnstile(calls_per_s=0.1)
+        refused = await _calls(gate, 1, HEALTH, MACHINE)
+        line = "cannot call Check: machine m-aaaaaaaa makes more than 0.1 calls a second"
+        assert _told(refused) == ("CALLER_TOO_FAST", line)
+        assert await _call(gate, HEALTH, ALICE) is None
+        assert _told(await _calls(gate, 10, RENEW, MACHINE))[0] == "MACHINE_TOO_FAST"
+
+    asyncio.run(main())
+
+
+def test_a_machine_has_four_streams_open_at_a_time_and_another_s_take_none_of_them() -> None:
+    async def main() -> None:
+        gate, other = _turnstile(), Caller("m-bbbbbbbb", "machine", "m-bbbbbbbb", 1)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(4):
+                await stack.enter_async_context(gate.passing(SESSION, MACHINE, HERE, stays=True))
+            refused = await _call(gate, SESSION, MACHINE, stays=True)
+            assert refused
+            line = "cannot call Session: machine m-aaaaaaaa opens too many streams at once"
+            assert _told(refused) == ("PLACES", line)
+            assert await _call(gate, SESSION, other, stays=True) is None
+            assert await _call(gate, RENEW, MACHINE) is None, "a call that is over soon takes no such place"
+        assert await _call(gate, SESSION, MACHINE, stays=True) is None
 
     asyncio.run(main())
 
