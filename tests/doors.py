@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import importlib
+import pkgutil
 import time
 
 import grpc
@@ -13,6 +15,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 
+import bedplate.v1
 from bedplate.v1.uplink_pb2 import Hello, SessionRequest
 from provisioner import pki
 from provisioner.pki import Authority, MachineIdentity, PersonIdentity, Role, key_pem, new_key
@@ -27,6 +30,12 @@ FIRST = {  # what a stream is begun with
         list_services=""
     ).SerializeToString(),
 }
+
+
+def served_files() -> list[FileDescriptor]:
+    """All that the protos have, but the agent's own service: one that is new is among them without being named."""
+    names = [found.name for found in pkgutil.iter_modules(bedplate.v1.__path__) if found.name.endswith("_pb2")]
+    return [importlib.import_module(f"bedplate.v1.{name}").DESCRIPTOR for name in names if name != "node_pb2"]
 
 
 def methods(*files: FileDescriptor) -> dict[str, MethodDescriptor]:

@@ -11,16 +11,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from bedplate.v1 import enrolment_pb2, fleet_pb2, uplink_pb2
 from provisioner.access import METHODS, NOBODY, Caller, Guard, RefusedError, Who, caller, caller_of, denial, standing
 from provisioner.pki import MachineIdentity, PersonIdentity, Role, authority, key_pem, new_key
 from provisioner.world import Facts, World
+from tests.doors import served_files
 
 NOW = time.time()  # the TLS of gRPC has a clock of its own
 CA = authority(new_key(), now=NOW)
 OURS = {
     f"/{service.full_name}/{method.name}": method
-    for file in (enrolment_pb2.DESCRIPTOR, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
+    for file in served_files()
     for service in file.services_by_name.values()
     for method in service.methods
 }

@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from bedplate.v1 import enrolment_pb2, fleet_pb2, uplink_pb2
 from provisioner import credentials
 from provisioner.config import Config
 from provisioner.fleet import Fleet
 from provisioner.pki import Authority, authority, new_key
 from provisioner.serve import serving
 from provisioner.world import Accepted, Asked, Change, CredentialRevoked, Forgotten, Noted, Revoked
-from tests.doors import DAY, NOW, Pair, came_of, dial, machine, methods, of_two_names, person
+from tests.doors import DAY, NOW, Pair, came_of, dial, machine, methods, of_two_names, person, served_files
 from tests.running import free_ports
 from tests.test_access import MAY
 
-METHODS = methods(enrolment_pb2.DESCRIPTOR, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
+METHODS = methods(*served_files())
 ROW = {f"/bedplate.v1.{name}": who for name, who in MAY.items()}
 ANYBODY = {name for name in METHODS if not name.startswith("/bedplate.")}  # health and reflection: open to all
 DOOR = {name for name in METHODS if "Enrolment" in name}  # served on the port for newcomers

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from bedplate.v1 import fleet_pb2 as pb
 from provisioner.pki import PersonIdentity, Role
-from provisioner.world import Asked
+from provisioner.world import Asked, Change, Noted
 from tests.crowd import Crowd, founded
 from tests.running import BIN, started
 from tests.served import Served, asked, details, served
@@ -29,6 +29,36 @@ MACHINES = 300
 
 def _large(number: int) -> Asked:
     return replace(asked(number), product=f"{number:04}" * 1000)
+
+
+def _long(number: int) -> Noted:
+    return Noted("machine.asked", f"m-{number:04}", "", f"{number:04}" * 1000, "provisioner", 1_799_999_900.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Of what, and what in it is large."""
+
+    method: str
+    request: type[pb.WatchMachinesRequest] | type[pb.WatchEventsRequest]
+    large: Callable[[int], Change]
+    told: Callable[[Any], tuple[str, int]]  # whom it is about, and the revision
+
+
+WATCHES = (
+    Watch(
+        "WatchMachines",
+        pb.WatchMachinesRequest,
+        _large,
+        lambda one: (one.machine.machine_id, one.revision),
+    ),
+    Watch(
+        "WatchEvents",
+        pb.WatchEventsRequest,
+        _long,
+        lambda one: (one.event.machine_id, one.event.revision),
+    ),
+)
 
 
 async def _until(true: Callable[[], bool], limit_s: float = 20.0) -> None:
@@ -52,27 +82,31 @@ async def _rest(call: Any) -> tuple[list[Any], grpc.aio.AioRpcError]:
     raise AssertionError("it ended without a word")
 
 
-def test_a_reader_that_stops_is_cut_off_with_a_revision_and_misses_nothing_when_it_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("watch", WATCHES, ids=lambda watch: watch.method)
+def test_a_reader_that_stops_is_cut_off_with_a_revision_and_misses_nothing_when_it_resumes(
+    tmp_path: Path, watch: Watch
+) -> None:
     async def main() -> None:
-        machines = [_large(number) for number in range(MACHINES)]
-        async with served(tmp_path, machines, patience_s=0.2) as here:
-            stub = here.stub(options=SMALL)
-            call = stub.WatchMachines(pb.WatchMachinesRequest())
+        changes = [watch.large(number) for number in range(MACHINES)]
+        async with served(tmp_path, changes, patience_s=0.2) as here:
+            method = getattr(here.stub(options=SMALL), watch.method)
+            call = method(watch.request())
             first = await call.read()
             await _until(_stalled(here))
-            await here.write(_large(MACHINES))
+            await here.write(watch.large(MACHINES))
             found, error = await _rest(call)
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            last = [first, *found][-1].revision
+            told = [watch.told(one) for one in (first, *found)]
+            last = told[-1][1]
             assert (error.details() or "").endswith(f"took nothing for 0.2 s; begin again from revision {last}")
             assert details(error)["ErrorInfo"].reason == "READER_TOO_SLOW"
             assert details(error)["ErrorInfo"].metadata["revision"] == str(last)
             assert "RetryInfo" in details(error)
-            seen = {told.machine.machine_id for told in [first, *found]}
-            assert len(seen) < MACHINES
-            again = stub.WatchMachines(pb.WatchMachinesRequest(from_revision=last))
-            while len(seen) < MACHINES + 1:
-                seen.add((await again.read()).machine.machine_id)
+            assert len(told) < MACHINES
+            again = method(watch.request(from_revision=last))
+            while len(told) < MACHINES + 1:
+                told.append(watch.told(await again.read()))
+            assert [name for name, _ in told] == [f"m-{number:04}" for number in range(MACHINES + 1)]
 
     asyncio.run(main())
 
