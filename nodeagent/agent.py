@@ -57,9 +57,12 @@ class Agent:
         """One round of the five verbs."""
         await self.observe(woken)
         told = self.uplink.session.told(self.clock())
-        decision = credentials.plan(replace(self.have(), told=told), self.want)
+        have = replace(self.have(), told=told)
+        decision = credentials.plan(have, self.want)
         self._identity_because = decision.because
-        self.because = sentence(self.uplink, decision.because, self.snapshot)
+        # What came of asking anew is younger than why the stream was refused.
+        asks = self.uplink.identity() is None or not decision.because.startswith(have.refused)
+        self.because = sentence(self.uplink, decision.because if asks else "", self.snapshot)
         if self.uplink.session.state is not State.GREETING:  # for the time of an attempt the last word stands
             self.say(self.because)
         match decision:
@@ -123,14 +126,14 @@ class Agent:
 
 
 def sentence(uplink: Uplink, identity: str, snapshot: Snapshot) -> str:
-    """'connected to 10.0.0.5:7443; every probe answered'"""
+    """'connected to 10.0.0.5:7443; every probe answered'; `identity`: why it has none, where that is why."""
     match uplink.session.state:
         case State.OPEN:
             link = f"connected to {uplink.address}"
         case State.GREETING:
             link = f"waiting for the welcome of {uplink.address}"
         case State.CLOSED:
-            link = f"not connected: {uplink.session.because if uplink.identity() else identity}"
+            link = f"not connected: {identity or uplink.session.because}"
     count = len(snapshot.problems)
     if not count:
         return f"{link}; every probe answered"

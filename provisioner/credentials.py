@@ -213,6 +213,10 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(CA_BYTES)
     except FileNotFoundError as error:
-        raise BedplateError(f"cannot read {path}: there is no CA; make one with `provisioner init`") from error
+        if any(path.with_name(name).exists() for name in ("ca.pem", "ca.key", "bedplate.db")):
+            cure = "it is gone; restore ca.key and ca.pem, as a pair, from the backup"
+        else:
+            cure = "there is no CA; make one with `provisioner init`"
+        raise BedplateError(f"cannot read {path}: {cure}") from error
     except OSError as error:
         raise BedplateError(f"cannot read {path}: {error.strerror}") from error

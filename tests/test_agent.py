@@ -11,6 +11,7 @@ from bedplate.v1.snapshot_pb2 import Snapshot
 from nodeagent.agent import Agent
 from nodeagent.enrolment import Newcomer
 from nodeagent.host import replayed
+from nodeagent.identity import Identity
 from nodeagent.observe import Observer
 from nodeagent.session import Session
 from nodeagent.uplink import Uplink
@@ -62,3 +63,13 @@ def test_an_attempt_that_fails_again_for_the_same_reason_is_not_told_again(
     assert [entry.getMessage() for entry in caplog.records] == [
         "cannot enrol with 127.0.0.1:1: nobody listens there; is the provisioner running?"
     ]
+
+
+def test_who_was_refused_and_asks_anew_says_what_came_of_that(tmp_path: Path) -> None:
+    newcomer = Newcomer(tmp_path, lambda: TOKEN, "0.1.0")
+    newcomer.identity = Identity("m-1", 1, 0.0, 0.0, 0.0, "t-0", ("127.0.0.1:1",), "", "", "")
+    newcomer.refused("its certificate was revoked")
+    newcomer.put_off("machine m-aaaaaaaa waits for a person", 60.0)
+    it = agent(newcomer)
+    asyncio.run(ticked(it, 1))
+    assert it.because.startswith("not connected: machine m-aaaaaaaa waits for a person; ")

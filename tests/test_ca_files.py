@@ -113,3 +113,12 @@ def test_a_next_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ca.next.key").chmod(0o640)
     with pytest.raises(BedplateError, match=r"cannot use .*ca\.next\.key: others can read it"):
         credentials.load(tmp_path)
+
+
+def test_a_key_that_is_gone_is_restored_and_no_ca_is_made_beside_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(BedplateError, match="there is no CA; make one with"):
+        credentials.load(tmp_path)
+    made(tmp_path)
+    (tmp_path / "ca.key").unlink()
+    with pytest.raises(BedplateError, match=r"ca\.key: it is gone; restore ca\.key and ca\.pem, as a pair"):
+        credentials.load(tmp_path)

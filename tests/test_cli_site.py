@@ -1,6 +1,7 @@
 """The terminal and the real provisioner: what one sends the other understands, and its refusals read well."""
 
 import json
+import os
 import select
 import subprocess
 import time
@@ -185,6 +186,18 @@ def test_what_cannot_be_taken_back_is_told_first_and_wants_a_yes(place, words, s
     assert says in done.stderr
     assert done.stderr.endswith(": nobody is here to be asked; say --yes if it is meant\n")
     assert place.bedplate("events", "-o", "json").stdout == before
+
+
+def test_a_watch_of_events_from_0_begins_with_the_oldest_that_is_kept(place):
+    place.bedplate("token", "create")
+    kept = json.loads(place.bedplate("events", "--limit", "1000", "-o", "json").stdout)
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(place.folder / "xdg")}
+    command = [str(BIN / "bedplate"), "watch", "--events", "--from", "0", "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as watch:
+        assert watch.stdout
+        told = json.loads(watch.stdout.readline())["event"]
+        watch.terminate()
+    assert int(told["revision"]) == min(int(one["revision"]) for one in kept)
 
 
 def test_a_machine_is_revoked_and_gets_a_token_of_its_own(place):

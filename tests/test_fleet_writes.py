@@ -116,6 +116,17 @@ def test_a_forgotten_machine_is_cut_off_and_the_answer_comes_again(tmp_path: Pat
     _run(tmp_path, work, *present(1))
 
 
+def test_a_machine_that_is_revoked_was_heard_until_then(tmp_path: Path) -> None:
+    async def work(here: Served) -> None:
+        here.clock.now += 30  # of silence on a stream that is open
+        await here.stub().RevokeMachine(pb.RevokeMachineRequest(machine="m-0002", request_id="r-1"))
+        facts = here.fleet.world.machines["m-0002"]
+        assert (facts.last_heard_at, facts.session) == (here.clock.now, "")
+        assert facts.parted_because == "its certificate was revoked"
+
+    _run(tmp_path, work, *present(2))
+
+
 def test_a_token_is_made_shown_once_listed_without_its_secret_and_ended(tmp_path: Path) -> None:
     async def work(here: Served) -> None:
         stub = here.stub()

@@ -23,6 +23,7 @@ from provisioner.world import (
     Facts,
     Forgotten,
     Noted,
+    Parted,
     Revoked,
     TokenFacts,
     TokenMade,
@@ -118,8 +119,12 @@ def revoke(ledger: Ledger, who: Caller, facts: Facts) -> tuple[pb.RevokeMachineR
     change = Revoked(facts.id, now)
     because = f"{who} revoked its certificate of incarnation {facts.incarnation}; it stays known, and its place is kept"
     noted = Noted("machine.revoked", facts.id, facts.hostname, because, str(who), now)
-    after = machine_after(facts, change, facts.revision)
-    return pb.RevokeMachineResponse(machine=messages.machine(after, ledger)), (change, noted)
+    open_ = ledger.world.connected(facts)  # until now: it was heard as long as that
+    ended = (Parted(facts.id, facts.session, "its certificate was revoked", now),) if open_ else ()
+    after = facts
+    for each in (*ended, change):
+        after = machine_after(after, each, facts.revision)
+    return pb.RevokeMachineResponse(machine=messages.machine(after, ledger)), (*ended, change, noted)
 
 
 def rekey(

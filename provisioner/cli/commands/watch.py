@@ -43,7 +43,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 @click.option("-e", "--events", is_flag=True, help="Events instead of machines, from now on.")
 @click.option("-f", "--filter", "terms", default="", metavar="TERMS", help="Machines: as of `bedplate machines`.")
 @click.option("-m", "--machine", default="", metavar="MACHINE", help="Events: only those of this machine.")
-@click.option("--from", "revision", default=0, type=click.IntRange(0), help="Go on after this revision.")
+@click.option(
+    "--from", "revision", type=click.IntRange(0), help="Go on after this revision; 0: from the oldest that is kept."
+)
 @click.option(
     "-o",
     "--output",
@@ -53,7 +55,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
     help="json: lines; cloudevents: lines, for --events.",
 )
 @click.pass_obj
-def command(context: str, terms: str, machine: str, revision: int, form: str, *, events: bool) -> None:  # noqa: PLR0913 - one an option
+def command(context: str, terms: str, machine: str, revision: int | None, form: str, *, events: bool) -> None:  # noqa: PLR0913 - one an option
     """Follow machines or events as they change, until Ctrl-C.
 
     Machines begin with all there are, events with the next one. When the provisioner goes away, the watch waits for it
@@ -69,7 +71,8 @@ def command(context: str, terms: str, machine: str, revision: int, form: str, *,
         # Whoever cannot be reached now is an error at once; only one that was there is waited for.
         found = provisioner.read(doing, provisioner.fleet.GetStatus, GetStatusRequest())
         start = _events(provisioner, machine) if events else _machines(provisioner, terms)
-        for change in followed(provisioner, doing, start, revision or (found.revision if events else 0)):
+        first = (found.revision if events else 0) if revision is None else revision
+        for change in followed(provisioner, doing, start, first):
             _say(change, form, found.event_source)
 
 
