@@ -42,7 +42,7 @@ def explain(  # noqa: PLR0913 - what the world does not know is handed in
     word, because = phase(facts, world, now, silent_after_s)
     lines = [*_enrolled(facts, now), *_revoked(facts), *_heard(facts, world, now), *conduct, *_skew(facts)]
     if word in (Phase.PHASE_PRESENT, Phase.PHASE_SILENT):
-        lines.append(f"a machine counts as silent {span(silent_after_s)} after it was last heard")
+        lines.append(f"a machine counts as silent {span(silent_after_s)} after its stream ended")
     return Explanation(because, (*lines, *_problems(facts, problems)), _advice(word, facts))
 
 
@@ -58,7 +58,7 @@ def problem_lines(problems: Problems) -> list[str]:
 
 
 def _enrolled(facts: Facts, now: float) -> list[str]:
-    lines = [f"asked to enrol {ago(facts.asked_at, now)}, as incarnation {facts.incarnation}"]
+    lines = [f"asked to enrol {ago(facts.asked_at, now)}; it is in incarnation {facts.incarnation}"]
     if facts.accepted_at is not None:
         lines.append(f"let in {ago(facts.accepted_at, now)}")
     if facts.certified_at is not None:
@@ -69,7 +69,8 @@ def _enrolled(facts: Facts, now: float) -> list[str]:
 def _heard(facts: Facts, world: World, now: float) -> list[str]:
     if facts.last_heard_at is None:
         return ["never heard on a stream"]
-    lines = [f"last heard {ago(facts.last_heard_at, now)}" + (f" from {facts.peer}" if facts.peer else "")]
+    last = "last reported" if world.connected(facts) else "last heard"
+    lines = [f"{last} {ago(facts.last_heard_at, now)}" + (f" from {facts.peer}" if facts.peer else "")]
     if world.connected(facts):
         lines.append("its stream is open, and kept alive below the agent: no message is needed")
     elif facts.parted_because:

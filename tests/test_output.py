@@ -33,3 +33,11 @@ def test_a_full_disk_behind_the_output_is_one_line(words: str) -> None:
 def test_streams_that_are_closed_are_no_error(words: str, closed: str) -> None:
     code, _, complaint = _run(f"{words} {closed}")
     assert (code, complaint) == (0, "")
+
+
+def test_who_is_not_read_any_more_ends_as_a_program_in_a_pipe_does() -> None:
+    with subprocess.Popen([BIN / "bedplate", "completion", "bash"], stdout=subprocess.PIPE, stderr=-1) as done:
+        assert done.stdout
+        done.stdout.close()
+        assert done.stderr
+        assert (done.stderr.read(), done.wait()) == (b"", 141)  # 128 and SIGPIPE, as a shell counts

@@ -143,14 +143,14 @@ def test_an_explanation_has_its_evidence_under_it_and_what_to_do() -> None:
     told = explain(facts, WORLD, NOON, SILENT_AFTER_S, problems=problem_lines(Problems(problems=problems)))
     assert told.because.startswith("silent for 12 min")
     assert list(told.evidence) == [
-        "asked to enrol 2 h ago (10:00:00 UTC), as incarnation 1",
+        "asked to enrol 2 h ago (10:00:00 UTC); it is in incarnation 1",
         "let in 10 min ago (11:50:00 UTC)",
         "its last certificate was issued 10 min ago (11:50:00 UTC)",
         "last heard 12 min ago (11:48:00 UTC) from 10.0.0.7",
         "its last stream ended so: connection reset",
         "the provisioner runs since 11:00:00 UTC, in epoch 7",
         "its clock is 2 h ahead",
-        "a machine counts as silent 1 min after it was last heard",
+        "a machine counts as silent 1 min after its stream ended",
         "7 questions of its last snapshot had no answer",
         *(f"gpus 0000:53:00.0: lost: {number}" for number in range(5)),
         "and 2 more problems",

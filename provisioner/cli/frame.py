@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 import click
 from google.protobuf.message import Message
 
+from provisioner import output
 from provisioner.cli import contexts
 from provisioner.cli.contexts import Context
+from provisioner.cli.program import BROKEN_PIPE
 from provisioner.cli.refusals import NO, RefusedError
 from provisioner.cli.terminal import plain
 
@@ -45,9 +47,13 @@ def complete_context(_ctx: click.Context, _param: click.Parameter, incomplete: s
 
 
 def say(lines: Sequence[str]) -> None:
-    """In one write: a list of thousands is one system call or few."""
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    """In one write: a list of thousands is one system call or few. Where nobody reads any more, that is the end."""
+    try:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # click would make a failure of it
+        output.drop()
+        raise click.exceptions.Exit(BROKEN_PIPE) from None
 
 
 def tell(line: str) -> None:
