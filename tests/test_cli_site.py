@@ -163,6 +163,8 @@ def test_no_token_is_made_for_a_simulation_that_cannot_be(place):
         (["--machines", "8", "--help"], 0, ""),
         (["--plan", "0"], 0, ""),
         (["--join-token", "garbled", "--state", str(place.folder / "none")], 1, "it does not begin with"),
+        (["--state", "/dev/null/state"], 1, "/dev/null/state: Not a directory"),
+        (["--state", str(place.folder / "none"), "--events", "/proc/none/events"], 1, "cannot write events /proc/none"),
     ]:
         done = place.bedplate("simulate", *words, check=False)
         assert (done.returncode, says in done.stderr) == (code, True), done.stderr

@@ -29,6 +29,9 @@ from nodeagent.simulate.options import Options, options, shared
 def main(argv: Sequence[str]) -> int:
     given = options(argv)
     if given.asked:
+        if given.wants_token:
+            with alone(given.state), _events(given.events):  # what cannot be written is said before there is one
+                pass
         say("yes" if given.wants_token else "no")
         return 0
     if given.plan_hours is not None:
