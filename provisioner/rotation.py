@@ -4,6 +4,9 @@ Rule 1: everything that decides about it is in this file, and it does nothing: i
 Rule 2: how far it has come is which files there are, and who holds what is what was seen: no word of it is stored.
 Rule 3: a step waits for everybody who would be lost by it, unless a person names them. Whom it did not lose at first it
         does not lose later: the last step is held against the facts again.
+Rule 4: a machine that holds no certificate can be lost too: it waits, or was off for too long, and finds us by the root
+        that its join token names. Once the new root is shown, a token that names the old one alone finds nobody, though
+        the machine came back by it before.
 
     Trust -> Serve -> Drop
 
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from provisioner.decision import Decision, Todo, Wait
-from provisioner.world import Facts, World
+from provisioner.world import Facts, TokenFacts, World
 
 TAKEN_S = 5.0  # until a running provisioner surely goes by the new files: a token of before names one root only
 NAMED = 8  # in a sentence; the rest are counted
@@ -72,8 +75,21 @@ class Have:
     @property
     def machines(self) -> list[Facts]:
         """Those that hold a certificate that is not over and was not taken back."""
-        enrolled = [facts for facts in self.world.known if facts.accepted_at is not None and not facts.revoked]
-        return [facts for facts in enrolled if self.until.get(facts.id, 0.0) > self.now]
+        return [facts for facts in self.world.known if self._holds(facts)]
+
+    @property
+    def without(self) -> list[Facts]:
+        """Those that hold none, and come by the token that they have; whoever was revoked needs another anyway."""
+        return [facts for facts in self.world.known if not facts.revoked and not self._holds(facts)]
+
+    def _holds(self, facts: Facts) -> bool:
+        """A certificate of this incarnation: what an earlier one had may last longer, and is worth nothing."""
+        certified = facts.accepted_at is not None and facts.certified_at is not None and not facts.revoked
+        return certified and self.until.get(facts.id, 0.0) > self.now
+
+    def names_both(self, token: TokenFacts) -> bool:
+        """Whether by this join token a machine finds us before and after the new root is shown."""
+        return len(self.roots) > 1 and token.created_at >= self.young.since + TAKEN_S
 
 
 def steps(have: Have) -> tuple[Step, ...]:
@@ -87,7 +103,7 @@ def behind(have: Have) -> list[Holder]:
     """Who would be lost by the next step, and what is to be done for each."""
     if steps(have)[0] is Step.TRUST:
         return []
-    return [*_machines(have), *_people(have), *(_tokens(have) if have.signer != have.server else ())]
+    return _left(have)
 
 
 def plan(have: Have, lose: frozenset[str] = frozenset()) -> Decision[Step]:
@@ -101,7 +117,7 @@ def plan(have: Have, lose: frozenset[str] = frozenset()) -> Decision[Step]:
 def lost(have: Have, lose: frozenset[str], *, stolen: bool) -> list[str]:
     """Who is lost by going on all the same: a machine needs a new join token, a person a new credential."""
     if stolen:
-        left = [*_machines(have), *_people(have), *_tokens(have)] if len(have.roots) > 1 else _everybody(have)
+        left = _left(have) if len(have.roots) > 1 else _everybody(have)
     else:
         left = [one for one in behind(have) if not lose.isdisjoint(one.names)]
     return [one.shown for one in left]
@@ -123,6 +139,13 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(found[:NAMED]) + more
 
 
+def _left(have: Have) -> list[Holder]:
+    """Who finds us by the old root alone is lost when the new one is shown, and is not lost again when that is done."""
+    if have.signer == have.server:
+        return [*_machines(have), *_people(have)]
+    return [*_machines(have), *_without(have), *_people(have), *_tokens(have)]
+
+
 def _machines(have: Have) -> list[Holder]:
     cure = "it renews by itself, within minutes of when it is connected"
     return [
@@ -130,6 +153,30 @@ def _machines(have: Have) -> list[Holder]:
         for facts in have.machines
         if facts.issuer != have.signer
     ]
+
+
+def _without(have: Have) -> list[Holder]:
+    """But for those that asked, with the key that they have, by tokens that name both roots and by no other.
+
+    Which one lies on a host is not seen, nor by which one came who has a younger key since: those are named.
+    """
+    by_one, by_both = set[bytes](), set[bytes]()
+    for token in have.world.tokens.values():
+        (by_both if have.names_both(token) else by_one).update(token.used_by)
+    found_anyway = by_both - by_one
+    return [_absent(facts) for facts in have.without if facts.key_sha256 not in found_anyway]
+
+
+def _absent(facts: Facts) -> Holder:
+    forget = f"bedplate machine forget {facts.id}"
+    if facts.accepted_at is None:
+        why, cure = "pending", f"bedplate machine accept {facts.id} while it is on, or {forget}"
+    elif facts.certified_at is None:
+        why, cure = "no certificate yet", f"turn it on, and it comes by itself; if it is gone for good: {forget}"
+    else:
+        why = "its certificate is over"
+        cure = f"turn it on with its join token or any other, and it comes by itself; if it is gone for good: {forget}"
+    return Holder((facts.id, facts.hostname), f"{facts.hostname or 'machine'} ({facts.id}, {why})", cure)
 
 
 def _people(have: Have) -> list[Holder]:
@@ -145,7 +192,7 @@ def _people(have: Have) -> list[Holder]:
 def _tokens(have: Have) -> list[Holder]:
     """Those that are open and name the old root alone."""
     open_ = [token for token in have.world.tokens.values() if token.revoked_at is None and token.expires_at > have.now]
-    old = [token for token in open_ if token.created_at < have.young.since + TAKEN_S]
+    old = [token for token in open_ if not have.names_both(token)]
     left = [token for token in old if not token.uses_allowed or len(token.used_by) < token.uses_allowed]
     return [
         Holder((one.id,), f"join token {one.id}", f"wait until it ends, or bedplate token revoke {one.id}")
@@ -156,4 +203,4 @@ def _tokens(have: Have) -> list[Holder]:
 def _everybody(have: Have) -> list[Holder]:
     machines = [Holder((facts.id,), f"{facts.hostname or 'machine'} ({facts.id})", "") for facts in have.machines]
     people = [Holder((one.name,), f"{one.name} ({one.role})", "") for one in have.people]
-    return [*machines, *people, *_tokens(have)]
+    return [*machines, *_without(have), *people, *_tokens(have)]

@@ -4,14 +4,15 @@ import contextlib
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import release
-from tests.running import BIN, Program, Site, agent, until
-from tests.yard import connected, yard
+from tests.running import BIN, Program, Site, agent, site, until
+from tests.yard import Yard, connected, yard
 
 MACHINES = Path(__file__).resolve().parent / "machines"
 
@@ -89,6 +90,57 @@ def test_a_machine_that_was_away_for_the_whole_rotation_says_so_and_comes_back_b
             until(here.present)
         (after,) = here.place.machines()
         assert (after["machine_id"], after["incarnation"]) == (before["machine_id"], before["incarnation"])
+
+
+def off_for_too_long(place: Site, folder: Path) -> Path:
+    """One machine that was let in, and turned off until its certificate was over: the token that it has."""
+    long = place.config.read_text()
+    place.config.write_text(f"{long}certificate_days = {3 / 86400}\n")
+    with place.run() as provisioner:
+        provisioner.wait_for("READY=1")
+        token = place.token("--uses", "1").rename(folder.with_suffix(".token"))
+        with agent(folder, token, root=MACHINES / "dgx2") as far:
+            connected(far)
+    place.config.write_text(long)
+    kept = json.loads((folder / "state/identity.json").read_bytes())
+    until(lambda: time.time() > kept["kept_at"] + kept["not_after"] - kept["not_before"])
+    return token
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_machine_that_waits_for_a_person_and_one_that_was_off_for_too_long_are_waited_for_and_not_lost(
+    tmp_path: Path,
+) -> None:
+    place = site(tmp_path, silent_after_s=5)
+    far_token = off_for_too_long(place, tmp_path / "far")
+    with place.run() as provisioner, contextlib.ExitStack() as agents:
+        provisioner.wait_for("READY=1")
+        here = Yard(place, provisioner)
+        review = here.token("review", "--review", "--uses", "1")
+        new = agents.enter_context(agent(tmp_path / "new", review, root=MACHINES / "vm"))
+        far_id = here.machine("DGX")["machine_id"]
+        until(lambda: len(place.machines()) == 2)
+        (new_id,) = {one["machine_id"] for one in place.machines()} - {far_id}
+        here.go_on()
+        here.new_credential("ada", "admin")
+        place.bedplate("credential", "revoke", "admin", "--yes")
+        refused = here.ca("rotate", "--yes")
+        assert refused.returncode == 1
+        assert f"dgx2 ({far_id}, its certificate is over)" in refused.stderr
+        assert f"({new_id}, pending)" in refused.stderr
+        assert f"bedplate machine accept {new_id} while it is on" in here.ca("show").stdout
+
+        place.bedplate("machine", "accept", new_id)
+        connected(new)
+        connected(agents.enter_context(agent(tmp_path / "far", far_token, root=MACHINES / "dgx2")))
+        until(lambda: here.came() == "2 of 2")
+        here.go_on()
+        until(lambda: here.provisioner.text().count("2 roots are trusted") == 2)
+        here.go_on()
+        until(lambda: "1 root is trusted" in here.provisioner.text())
+        until(here.present)
+        assert {one["machine_id"]: one["incarnation"] for one in place.machines()} == {far_id: 1, new_id: 1}
 
 
 @pytest.mark.slow
