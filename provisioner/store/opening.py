@@ -14,6 +14,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, text
 
+from provisioner.store.cut import is_cut
+from provisioner.store.errors import ADVICE as REMEDIES
 from provisioner.store.errors import FAULTS, StoreError, told
 from provisioner.store.schema import HEAD
 
@@ -32,6 +34,7 @@ ADVICE = {
 UNBORN = ("PRAGMA journal_mode=DELETE", *SETTINGS[1:])
 READING = (*SETTINGS[2:], "PRAGMA query_only=ON")
 BESIDE = ("", "-journal", "-wal", "-shm")  # the file and what SQLite puts beside it
+EMPTY_BYTES = 1  # SQLite makes a new database of a file of one byte, as of an empty one
 READERS = 8
 BUSY_S = 5.0
 
@@ -73,12 +76,14 @@ def _bring_up_to_date(engine: Engine, path: Path) -> None:
 
 
 def _look(path: Path) -> None:
-    """Refuses what SQLite would take for a new store, or open and then stumble over."""
+    """Refuses what SQLite would take for a new store, fill up with zeros, or open and then stumble over."""
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        if os.fstat(handle).st_size == 0:
+        if os.fstat(handle).st_size <= EMPTY_BYTES:
             advice = "restore it from a backup, or move it away to begin anew"
             raise StoreError(f"cannot open store {path}: the file is empty; {advice}")
+        if is_cut(handle, path):
+            raise StoreError(f"cannot open store {path}: pages at its end are missing; {REMEDIES['SQLITE_CORRUPT']}")
     finally:
         os.close(handle)
 

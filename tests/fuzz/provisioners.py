@@ -1,6 +1,9 @@
 """What the provisioner reads from outside, but for what its peers say to it: that is in `peers.py` and `wires.py`."""
 
+import sqlite3
+import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -27,6 +30,7 @@ from provisioner import (
 )
 from provisioner.errors import BedplateError
 from provisioner.outbox import webhook
+from provisioner.store import cut, frames
 from tests.enrolment_desk import csr_of
 from tests.fuzz.agents import CA, CSR, ISSUED, SNAPSHOT, TOKEN
 from tests.fuzz.decoder import Decoder, a_file, in_a_folder, plain, texts
@@ -84,6 +88,21 @@ def _broker(body: bytes, folder: Path) -> object:
     return bus._credentials(settings)
 
 
+def _logged() -> list[bytes]:
+    """The log of a small database, and its file."""
+    with tempfile.TemporaryDirectory(prefix="bpf") as folder:
+        path = Path(folder) / "s.db"
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            for line in ("PRAGMA page_size=512", "PRAGMA journal_mode=WAL", "CREATE TABLE t (n)", "DROP TABLE t"):
+                database.execute(line)
+            return [(path.with_name("s.db-wal")).read_bytes(), path.read_bytes()]
+
+
+def _frames(path: Path) -> object:
+    """By its salts, and by its sums."""
+    return [frames.read(path, summed=False), frames.read(path, summed=True)]
+
+
 DECODERS: dict[str, Decoder] = {
     "provisioner: join token": Decoder(texts(tokens.decode), [TOKEN], (BedplateError,)),
     "provisioner: configuration": Decoder(
@@ -123,6 +142,8 @@ DECODERS: dict[str, Decoder] = {
     "provisioner: vitals that were stored": Decoder(
         plain(_folded), [framed([VITALS, DELTA])], (DecodeError,), _stored()
     ),
+    "provisioner: log of the store": Decoder(a_file(_frames, "s.db-wal"), _logged()),
+    "provisioner: head of the store": Decoder(plain(cut.head_of), _logged()[::-1]),
     "provisioner: anchor": Decoder(texts(chain.anchor), [b"42:" + b"9f" * 32], (BedplateError,)),
     "provisioner: evidence": Decoder(
         plain(admission.kinds.__wrapped__),
