@@ -21,13 +21,14 @@ from typing import Final
 from bedplate.v1.enrolment_pb2 import Evidence
 from provisioner.world import REVOKED, Facts, World
 
-# As firmware has them, in lower case. What is shorter than four characters or one character again and again is
-# never an identifier, and is not listed.
+# As firmware has them. Every maker spaces, hyphens and dots them his own way, and so only letters and digits are
+# compared; what has fewer than four of these, or one again and again, is never an identifier, and is not listed.
 PLACEHOLDERS: Final = frozenset(
-    {
+    re.sub("[^a-z0-9]", "", line)
+    for line in (
         "to be filled by o.e.m.",
-        "to be filled by oem",
         "to be set by oem",
+        "to be determined",
         "default string",
         "default",
         "system serial number",
@@ -42,8 +43,11 @@ PLACEHOLDERS: Final = frozenset(
         "not present",
         "not settable",
         "not set",
+        "not found",
+        "not supported",
         "no asset tag",
         "no serial",
+        "no serial number",
         "none",
         "null",
         "empty",
@@ -55,15 +59,9 @@ PLACEHOLDERS: Final = frozenset(
         "not defined",
         "no enclosure",
         "filled by oem",
-        "to be filled by o.e.m",
         "system product name",
-        "default_string",
-        "$(default_string)",
         "serial",
-        "serialnumber",
-        "(none)",
         "unknow",
-        "o.e.m.",
         "type2 - board serial number",
         "0123456789abcdef",
         "01234567890123456789ab",
@@ -76,10 +74,11 @@ PLACEHOLDERS: Final = frozenset(
         "33221100-5544-7766-8899-aabbccddeeff",
         "fefefefe-fefe-fefe-fefe-fefefefefefe",
         "00000000-0000-0000-0000-000000000001",
-    }
+    )
 )
-COUNTED: Final = re.compile("(?:[a-z]{1,4}[^a-z0-9]?(?=[0-9]{12}))?([0-9]{5,})")  # '12345', 'BSN12345678901234567'
-DIGITS: Final = "01234567890123456789012345678901234567890123456789"
+COUNTED: Final = re.compile("(?:[a-z]{1,4}(?=[0-9]{12}))?([0-9]{5,})")  # '12345', 'bsn12345678901234567'
+UPWARDS: Final = "01234567890123456789012345678901234567890123456789"
+DOWNWARDS: Final = UPWARDS[::-1]
 SAMPLE_MACS: Final = frozenset(  # as makers ship them where nobody has burned in one
     {
         "00:11:22:33:44:55",
@@ -93,6 +92,7 @@ SAMPLE_MACS: Final = frozenset(  # as makers ship them where nobody has burned i
         "88:88:88:88:87:88",
     }
 )
+COUNTED_MACS: Final = "00:00:00:00:00:"
 FEWEST_CHARACTERS: Final = 4
 A_BATCH: Final = 2  # machines that are let in and have one identifier: it is nobody's
 MAC: Final = re.compile(r"([0-9a-f]{2}):[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}", re.ASCII)
@@ -200,13 +200,16 @@ def kinds(evidence: bytes) -> Kinds:
 
 
 def _texts(value: str) -> frozenset[str]:
-    """' J1234 ' -> {'j1234'}; 'To be filled by O.E.M.' -> nothing"""
+    """' J1234 ' -> {'j1234'}; 'To be filled by O.E.M.' -> nothing
+
+    How it is punctuated counts between two identifiers, and not between one and a placeholder.
+    """
     text = " ".join(value.casefold().split())
-    letters = {letter for letter in text if letter.isalnum()}
-    if len(text) < FEWEST_CHARACTERS or len(letters) < 2 or text in PLACEHOLDERS:  # noqa: PLR2004 - one letter repeated
+    bare = re.sub("[^a-z0-9]", "", text).removeprefix("0x")
+    if len(bare) < FEWEST_CHARACTERS or len(set(bare)) < 2 or bare in PLACEHOLDERS:  # noqa: PLR2004 - one letter
         return frozenset()
-    counted = COUNTED.fullmatch(text)
-    if counted and counted[1] in DIGITS:
+    counted = COUNTED.fullmatch(bare)
+    if counted and (counted[1] in UPWARDS or counted[1] in DOWNWARDS):
         return frozenset()
     return frozenset({text})
 
@@ -217,7 +220,7 @@ def _macs(values: Iterable[str]) -> frozenset[str]:
     for value in values:
         match = MAC.fullmatch(value.strip().lower())
         made_up = not match or int(match[1], 16) & GROUP_OR_LOCAL or len(set(match[0]) - {":"}) == 1
-        if match and not made_up and match[0] not in SAMPLE_MACS:
+        if match and not made_up and match[0] not in SAMPLE_MACS and not match[0].startswith(COUNTED_MACS):
             found.add(match[0])
     return frozenset(found)
 

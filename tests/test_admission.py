@@ -117,6 +117,38 @@ NOTHING = (
     "EB-1234567890123",
     "$(DEFAULT_STRING)",
     "Filled By OEM",
+    "N.A.",
+    "#N/A",
+    "n.a",
+    "None.",
+    "<none>",
+    "(none)",
+    "ToBeFilledByO.E.M.",
+    "To-Be-Filled-By-O.E.M.",
+    "To be filled by O.E.M",
+    "O.E.M",
+    "O.E.M.",
+    "Not Specified.",
+    "NotSpecified",
+    "Not-Found",
+    "Not Found",
+    "No Serial Number",
+    "Serial_Number",
+    "Default String.",
+    "Default_String",
+    "TBD",
+    "T.B.D.",
+    "To be determined",
+    "0x00000000",
+    "0x0",
+    "0xFFFFFFFF",
+    "0x12345678",
+    "9876543210",
+    "1234-5678",
+    "00000000000000000000000000000000",
+    "{03000200-0400-0500-0006-000700080009}",
+    "\x00\x00\x00\x00",
+    "ÿÿÿÿÿÿÿÿ",
 )
 
 
@@ -131,6 +163,8 @@ def test_a_placeholder_matches_nothing(text):
     "mac",
     [
         "00:00:00:00:00:00",
+        "00:00:00:00:00:01",
+        "00:00:00:00:00:02",
         "ff:ff:ff:ff:ff:ff",
         "fa:4b:7f:12:34:56",
         "02:42:ac:11:00:02",
@@ -170,9 +204,31 @@ def test_those_who_wait_are_counted():
     assert pending(World(1, NOW, machines={each.id: each for each in (INCUMBENT, waiting, gone)})) == 1
 
 
-def test_a_serial_number_that_only_looks_counted_is_one():
-    assert kinds(evidence(product_serial="J1234567")) == {"serial number": frozenset({"j1234567"})}
-    assert kinds(evidence(product_serial="1234599")) == {"serial number": frozenset({"1234599"})}
+@pytest.mark.parametrize(
+    "text",
+    [
+        "J1234567",
+        "1234599",
+        "9876501",
+        "0xA1B2C3",
+        "NONE-4711",
+        "N0NE",
+        "NA12345",
+        "OEM-00017",
+        "S/N 123456",
+        "SERIAL-9",
+        "TBD00017",
+        "DEFAULT-7",
+    ],
+)
+def test_a_serial_number_that_only_looks_counted_or_like_a_placeholder_is_one(text):
+    assert kinds(evidence(product_serial=text)) == {"serial number": frozenset({text.lower()})}
+
+
+def test_two_serial_numbers_that_differ_in_a_hyphen_are_two():
+    assert came(
+        evidence(product_serial="A-12345"), replace(INCUMBENT, evidence=evidence(product_serial="A1-2345"))
+    ).accepted
 
 
 def test_what_two_machines_that_are_let_in_both_show_is_that_of_a_batch_and_says_nothing():
