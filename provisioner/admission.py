@@ -4,101 +4,21 @@ Rule 1: this file does nothing: it has no clock, no randomness and no store.
 Rule 2: a key is proof. The same key is the same machine, in the same life, unless that was forgotten.
 Rule 3: evidence is weighed, never believed. It can make a newcomer wait for a person, or give a forgotten machine its
         name back in its next life; it never moves a machine that is known.
-Rule 4: what is blank, a placeholder or made up by software says nothing, and never matches anything.
 
-One identifier in common with a machine that is known is enough to wait for a person: a serial number is not there twice
-by right, and the one that has it first keeps it. One that two machines have which are both let in is that of a batch: a
-person has said so, and it says nothing any more. To be a forgotten machine again takes more kinds of identifiers that
-agree than kinds that differ: a NIC that moved does not carry the machine along.
+A newcomer waits for a person where it collides with a machine that is known: some kinds of identifiers agree, and no
+more of them differ. So a serial number that is all there is to see is enough to wait, and so is a draw; one that a
+whole batch has is not, nor is a NIC that moved. What two machines have in common that are let in though they collide is
+a batch's as well: a person has said so, and it says nothing any more. To be a forgotten machine again takes more kinds
+that agree than kinds that differ.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final
+from typing import NamedTuple
 
-from bedplate.v1.enrolment_pb2 import Evidence
+from provisioner.evidence import Kinds, alike, kinds, marked, marks, weight
 from provisioner.world import REVOKED, Facts, World
-
-# As firmware has them. Every maker spaces, hyphens and dots them his own way, and so only letters and digits are
-# compared; what has fewer than four of these, or one again and again, is never an identifier, and is not listed.
-PLACEHOLDERS: Final = frozenset(
-    re.sub("[^a-z0-9]", "", line)
-    for line in (
-        "to be filled by o.e.m.",
-        "to be set by oem",
-        "to be determined",
-        "default string",
-        "default",
-        "system serial number",
-        "base board serial number",
-        "chassis serial number",
-        "system manufacturer",
-        "serial number",
-        "not specified",
-        "not applicable",
-        "not available",
-        "not provided",
-        "not present",
-        "not settable",
-        "not set",
-        "not found",
-        "not supported",
-        "no asset tag",
-        "no serial",
-        "no serial number",
-        "none",
-        "null",
-        "empty",
-        "blank",
-        "invalid",
-        "unknown",
-        "undefined",
-        "unspecified",
-        "not defined",
-        "no enclosure",
-        "filled by oem",
-        "system product name",
-        "serial",
-        "unknow",
-        "type2 - board serial number",
-        "0123456789abcdef",
-        "01234567890123456789ab",
-        "03000200-0400-0500-0006-000700080009",  # the mainboard maker's sample, and below it with bytes swapped
-        "00020003-0004-0005-0006-000700080009",
-        "12345678-1234-5678-90ab-cddeefaabbcc",
-        "12345678-1234-5678-1234-567812345678",
-        "01234567-89ab-cdef-0123-456789abcdef",
-        "00112233-4455-6677-8899-aabbccddeeff",
-        "33221100-5544-7766-8899-aabbccddeeff",
-        "fefefefe-fefe-fefe-fefe-fefefefefefe",
-        "00000000-0000-0000-0000-000000000001",
-    )
-)
-COUNTED: Final = re.compile("(?:[a-z]{1,4}(?=[0-9]{12}))?([0-9]{5,})")  # '12345', 'bsn12345678901234567'
-UPWARDS: Final = "01234567890123456789012345678901234567890123456789"
-DOWNWARDS: Final = UPWARDS[::-1]
-SAMPLE_MACS: Final = frozenset(  # as makers ship them where nobody has burned in one
-    {
-        "00:11:22:33:44:55",
-        "00:01:02:03:04:05",
-        "00:02:03:04:05:06",
-        "00:10:18:00:00:00",
-        "00:90:4c:11:22:33",
-        "00:e0:4c:00:00:01",
-        "00:e0:4c:36:00:01",
-        "00:e0:4c:68:00:01",
-        "88:88:88:88:87:88",
-    }
-)
-COUNTED_MACS: Final = "00:00:00:00:00:"
-FEWEST_CHARACTERS: Final = 4
-A_BATCH: Final = 2  # machines that are let in and have one identifier: it is nobody's
-MAC: Final = re.compile(r"([0-9a-f]{2}):[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}", re.ASCII)
-GROUP_OR_LOCAL: Final = 0b11  # bits of the first byte: for many, or given by software ("fa:…" in many servers at once)
-
-Kinds = Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +42,18 @@ class Admit:
     because: str  # one sentence, for whoever reads the events; why it waits, where it waits
 
 
+class _Met(NamedTuple):
+    """A machine that is known, and has an identifier of those that are shown."""
+
+    facts: Facts
+    weight: int  # kinds that agree, less those that differ
+    common: tuple[str, ...]  # 'serial number j1234', …; never empty
+
+    @property
+    def enrolled(self) -> bool:
+        return self.facts.accepted_at is not None
+
+
 def known(key_sha256: bytes, world: World) -> Facts | None:
     """The machine of this key, if it was not forgotten."""
     for facts in world.machines.values():
@@ -133,29 +65,30 @@ def known(key_sha256: bytes, world: World) -> Facts | None:
 def admit(newcomer: Newcomer, world: World, fresh_id: str) -> Admit:
     """`fresh_id` is the newcomer's name if it is nobody who was here before."""
     shown = kinds(newcomer.evidence)
-    key = newcomer.key_sha256
-    if because := foreign(key, shown, world, newcomer.again) or _unlike(newcomer, shown, world):
+    met = _meet(shown, world)
+    not_believed = _revoked(newcomer.key_sha256, world) or _collision(met, newcomer.again)
+    if because := not_believed or _unlike(newcomer, shown, world):
         return Admit(fresh_id, 1, accepted=False, because=because)
     if newcomer.again:
         because = f"its join token {newcomer.token_id} lets this machine in again, with a new key"
         return Admit(newcomer.again, world.machines[newcomer.again].incarnation + 1, accepted=True, because=because)
     former = _former(newcomer, shown, world)
     name, incarnation = (former.id, former.incarnation + 1) if former else (fresh_id, 1)
-    again = "; it was here before and was forgotten" if former else ""
-    if newcomer.review:
-        because = f"its join token {newcomer.token_id} asks for review{again}"
-        return Admit(name, incarnation, accepted=False, because=because)
-    return Admit(name, incarnation, accepted=True, because=f"its join token {newcomer.token_id} lets it in{again}")
+    besides = ("; it was here before and was forgotten" if former else "") + _outweighed(met)
+    does = "asks for review" if newcomer.review else "lets it in"
+    because = f"its join token {newcomer.token_id} {does}{besides}"
+    return Admit(name, incarnation, accepted=not newcomer.review, because=because)
 
 
 def foreign(key_sha256: bytes, shown: Kinds, world: World, but: str = "") -> str:
-    """Why somebody is not to be believed: it has what is another machine's, of all `but` one. Empty: it has nothing."""
+    """Why somebody is not to be believed: it has what is another machine's, and not `but`'s. Empty: it has nothing."""
+    return _revoked(key_sha256, world) or _collision(_meet(shown, world), but)
+
+
+def _revoked(key_sha256: bytes, world: World) -> str:
     for facts in world.machines.values():
         if facts.key_sha256 == REVOKED + key_sha256:
             return f"its key is the one of machine {facts.id} that was revoked; it comes in with a new one only"
-    if collision := _collision(shown, world, but):
-        facts, what = collision
-        return f"it shows the {what} of machine {facts.id}{_named(facts)}, whose key it does not have"
     return ""
 
 
@@ -167,12 +100,13 @@ def _unlike(newcomer: Newcomer, shown: Kinds, world: World) -> str:
     if facts is None or facts.forgotten_at is not None:
         return f"{token} is for machine {newcomer.again}, which was forgotten since"
     if not alike(shown, kinds(facts.evidence)):
-        return f"{token} is for machine {facts.id}{_named(facts)}, and most of what it shows is not that one's"
+        return f"{token} is for {_machine(facts)}, and most of what it shows is not that one's"
     return ""
 
 
-def _named(facts: Facts) -> str:
-    return f" ({facts.hostname})" if facts.hostname else ""
+def _machine(facts: Facts) -> str:
+    """'machine m-4kq7zt2x (gpu-07)'"""
+    return f"machine {facts.id}" + (f" ({facts.hostname})" if facts.hostname else "")
 
 
 def pending(world: World) -> int:
@@ -180,74 +114,55 @@ def pending(world: World) -> int:
     return sum(facts.accepted_at is None and facts.forgotten_at is None for facts in world.machines.values())
 
 
-@lru_cache(maxsize=1 << 15)
-def kinds(evidence: bytes) -> Kinds:
-    """What evidence says about the hardware, by kind, without all that says nothing: {'serial number': {'j1234'}}.
-
-    /etc/machine-id is not in it: a cloned image carries it to forty hosts.
-    """
-    shown = Evidence.FromString(evidence)
-    who = shown.identity
-    found = {
-        "serial number": _texts(who.product_serial),
-        "system UUID": _texts(who.product_uuid),
-        "mainboard's serial number": _texts(who.board_serial),
-        "chassis's serial number": _texts(who.chassis_serial),
-        "BMC's MAC address": _macs((who.bmc_mac,)),
-        "permanent MAC address": _macs(shown.permanent_macs),
-    }
-    return {kind: values for kind, values in found.items() if values}
+def _meet(shown: Kinds, world: World) -> list[_Met]:
+    """The most alike first, and of equals the enrolled ones."""
+    mine, met = marked(shown), list[_Met]()
+    every = frozenset(mine)
+    for facts in world.machines.values():
+        if (common := every & marks(facts.evidence)) and facts.forgotten_at is None:  # cheap: thousands are looked at
+            ordered = tuple(one for one in mine if one in common)
+            met.append(_Met(facts, weight(shown, kinds(facts.evidence)), ordered))
+    return sorted(met, key=lambda each: (-each.weight, not each.enrolled))
 
 
-def _texts(value: str) -> frozenset[str]:
-    """' J1234 ' -> {'j1234'}; 'To be filled by O.E.M.' -> nothing
-
-    How it is punctuated counts between two identifiers, and not between one and a placeholder.
-    """
-    text = " ".join(value.casefold().split())
-    bare = re.sub("[^a-z0-9]", "", text).removeprefix("0x")
-    if len(bare) < FEWEST_CHARACTERS or len(set(bare)) < 2 or bare in PLACEHOLDERS:  # noqa: PLR2004 - one letter
-        return frozenset()
-    counted = COUNTED.fullmatch(bare)
-    if counted and (counted[1] in UPWARDS or counted[1] in DOWNWARDS):
-        return frozenset()
-    return frozenset({text})
-
-
-def _macs(values: Iterable[str]) -> frozenset[str]:
-    """Burned-in unicast addresses only."""
-    found = set()
-    for value in values:
-        match = MAC.fullmatch(value.strip().lower())
-        made_up = not match or int(match[1], 16) & GROUP_OR_LOCAL or len(set(match[0]) - {":"}) == 1
-        if match and not made_up and match[0] not in SAMPLE_MACS and not match[0].startswith(COUNTED_MACS):
-            found.add(match[0])
-    return frozenset(found)
-
-
-def _collision(shown: Kinds, world: World, but: str) -> tuple[Facts, str] | None:
-    """The first machine that is known and shares an identifier, and which: 'serial number j1234'.
+def _collision(met: Sequence[_Met], but: str) -> str:
+    """Whose it is what somebody shows, but for what is a batch's, and for what the machine `but` has as well.
 
     Who comes to be a machine again meets the enrolled ones only: one that waits has shown nothing but words.
     """
-    mine = frozenset().union(*shown.values())
-    sharing = [
-        facts
-        for facts in world.machines.values()
-        if not mine.isdisjoint(_marks(facts.evidence)) and facts.forgotten_at is None  # cheap: thousands are looked at
-    ]
-    for kind, value in ((name, one) for name in shown for one in sorted(shown[name]) if sharing):
-        holders = [facts for facts in sharing if value in kinds(facts.evidence).get(kind, ())]
-        enrolled = [facts for facts in holders if facts.accepted_at is not None]
-        met = [facts for facts in (enrolled if but else holders) if facts.id != but]
-        if met and len(enrolled) < A_BATCH:
-            return met[0], f"{kind} {value}"
-    return None
+    enrolled = [each for each in met if each.enrolled]
+    excused = next((each.common for each in met if each.facts.id == but), ())
+    for each in enrolled if but else met:
+        if each.weight >= 0:
+            told = [one for one in each.common if one not in excused and not _a_batch_s(one, each, enrolled)]
+            if told:
+                return f"it shows the {_rarest(told, met)} of {_machine(each.facts)}, whose key it does not have"
+    return ""
 
 
-@lru_cache(maxsize=1 << 15)
-def _marks(evidence: bytes) -> frozenset[str]:
-    return frozenset().union(*kinds(evidence).values())
+def _a_batch_s(one: str, met: _Met, enrolled: Sequence[_Met]) -> bool:
+    """Another that is let in has it, and collides with that one: no two such come in but by a person's word.
+
+    That many have it is not enough: by showing it among much else, who has a join token could wear it out.
+    """
+    mine = kinds(met.facts.evidence)
+    holders = (other.facts for other in enrolled if one in other.common and other.facts.id != met.facts.id)
+    return any(weight(mine, kinds(other.evidence)) >= 0 for other in holders)
+
+
+def _outweighed(met: Sequence[_Met]) -> str:
+    """What somebody shows of a machine that it is not, so that a person can see it."""
+    for each in met:
+        if each.weight < 0:
+            what = _rarest(each.common, met)
+            return f"; it shows the {what} of {_machine(each.facts)} too, and more that is not that one's"
+    return ""
+
+
+def _rarest(common: Sequence[str], met: Sequence[_Met]) -> str:
+    """What tells a person most: not the serial number of the whole batch, where there is more."""
+    held = Counter(one for each in met for one in each.common)
+    return min(common, key=held.__getitem__)
 
 
 def _former(newcomer: Newcomer, shown: Kinds, world: World) -> Facts | None:
@@ -256,10 +171,3 @@ def _former(newcomer: Newcomer, shown: Kinds, world: World) -> Facts | None:
     same = [facts for facts in forgotten if facts.key_sha256 == newcomer.key_sha256]
     like = same or [facts for facts in forgotten if alike(shown, kinds(facts.evidence))]
     return max(like, key=lambda facts: facts.forgotten_at or 0.0, default=None)
-
-
-def alike(one: Kinds, other: Kinds) -> bool:
-    """More kinds agree than differ. Kinds that only one of them shows say nothing."""
-    both = one.keys() & other.keys()
-    agree = sum(not one[kind].isdisjoint(other[kind]) for kind in both)
-    return agree > len(both) - agree

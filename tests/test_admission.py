@@ -4,26 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from bedplate.v1.enrolment_pb2 import Evidence
-from bedplate.v1.snapshot_pb2 import Identity
-from provisioner.admission import Newcomer, admit, alike, kinds, known, pending
+from provisioner.admission import Newcomer, admit, foreign, known, pending
+from provisioner.evidence import kinds
 from provisioner.world import Facts, World
+from tests.newcomers import OLD_HOST, OLD_MACS, evidence
 
 NOW = 1_800_000_000.0
-FULL = {
-    "product_serial": "J1234567",
-    "product_uuid": "4c4c4544-0051-3610-8052-b4c04f4d3232",
-    "board_serial": "B7654321",
-    "chassis_serial": "C1122334",
-    "bmc_mac": "b0:7b:25:00:00:01",
-}
-MACS = ["b0:7b:25:00:00:10", "b0:7b:25:00:00:11"]
-
-
-def evidence(macs=(), **identity):
-    return Evidence(identity=Identity(**identity), permanent_macs=macs).SerializeToString(deterministic=True)
-
-
+FULL = {kind: value for kind, value in OLD_HOST.items() if kind != "hostname"}
+MACS = OLD_MACS
 INCUMBENT = Facts("m-aaaaaaaa", 1, b"key-a", NOW, accepted_at=NOW, hostname="gpu-01", evidence=evidence(MACS, **FULL))
 FORGOTTEN = replace(INCUMBENT, forgotten_at=NOW, incarnation=4)
 
@@ -89,97 +77,11 @@ def test_a_key_is_the_machine_until_it_is_forgotten():
     assert known(b"key-b", World(1, NOW, machines={"m-aaaaaaaa": INCUMBENT})) is None
 
 
-NOTHING = (
-    "",
-    " ",
-    "NA",
-    "N/A",
-    "None",
-    "To be filled by O.E.M.",
-    "TO BE FILLED BY  O.E.M.",
-    "Default string",
-    "System Serial Number",
-    "Not Specified",
-    "0",
-    "0000000000",
-    "xxxxxxxx",
-    "........",
-    "123456789",
-    "00000000-0000-0000-0000-000000000000",
-    "ffffffff-ffff-ffff-ffff-ffffffffffff",
-    "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
-    "03000200-0400-0500-0006-000700080009",
-    "00112233-4455-6677-8899-aabbccddeeff",
-    "fefefefe-fefe-fefe-fefe-fefefefefefe",
-    "12345",
-    "1234567890123456",
-    "BSN12345678901234567",
-    "EB-1234567890123",
-    "$(DEFAULT_STRING)",
-    "Filled By OEM",
-    "N.A.",
-    "#N/A",
-    "n.a",
-    "None.",
-    "<none>",
-    "(none)",
-    "ToBeFilledByO.E.M.",
-    "To-Be-Filled-By-O.E.M.",
-    "To be filled by O.E.M",
-    "O.E.M",
-    "O.E.M.",
-    "Not Specified.",
-    "NotSpecified",
-    "Not-Found",
-    "Not Found",
-    "No Serial Number",
-    "Serial_Number",
-    "Default String.",
-    "Default_String",
-    "TBD",
-    "T.B.D.",
-    "To be determined",
-    "0x00000000",
-    "0x0",
-    "0xFFFFFFFF",
-    "0x12345678",
-    "9876543210",
-    "1234-5678",
-    "00000000000000000000000000000000",
-    "{03000200-0400-0500-0006-000700080009}",
-    "\x00\x00\x00\x00",
-    "ÿÿÿÿÿÿÿÿ",
-)
-
-
-@pytest.mark.parametrize("text", NOTHING)
-def test_a_placeholder_matches_nothing(text):
-    shown = evidence(product_serial=text, product_uuid=text, board_serial=text, chassis_serial=text, bmc_mac=text)
-    assert kinds(shown) == {}
+def test_two_that_show_no_more_than_placeholders_do_not_collide():
+    shown = evidence(
+        product_serial="None.", product_uuid="0x00000000", board_serial="#N/A", bmc_mac="00:00:00:00:00:01"
+    )
     assert came(shown, replace(INCUMBENT, evidence=shown)).accepted
-
-
-@pytest.mark.parametrize(
-    "mac",
-    [
-        "00:00:00:00:00:00",
-        "00:00:00:00:00:01",
-        "00:00:00:00:00:02",
-        "ff:ff:ff:ff:ff:ff",
-        "fa:4b:7f:12:34:56",
-        "02:42:ac:11:00:02",
-        "52:54:00:12:34:56",
-        "01:00:5e:00:00:01",
-        "00:11:22:33:44:55",
-        "00:E0:4C:68:00:01",
-        "88:88:88:88:87:88",
-        "b0:7b:25",
-        "not a mac",
-        "b0:7b:25:00:00:1٣",
-    ],
-)
-def test_a_mac_that_is_not_burned_in_matches_nothing(mac):
-    assert kinds(evidence([mac], bmc_mac=mac)) == {}
 
 
 def test_forty_hosts_of_one_image_with_one_machine_id_do_not_collide():
@@ -187,48 +89,19 @@ def test_forty_hosts_of_one_image_with_one_machine_id_do_not_collide():
     assert came(shown, replace(INCUMBENT, evidence=shown)).accepted
 
 
-def test_two_are_alike_where_more_agrees_than_differs():
-    whole = kinds(evidence(MACS, **FULL))
-    board_swapped = kinds(evidence(MACS, **FULL | {"board_serial": "B999", "product_uuid": "1234abcd-0000"}))
-    half = kinds(evidence(product_serial="J1234567", board_serial="B999"))
-    assert alike(whole, whole)
-    assert alike(whole, board_swapped)
-    assert not alike(whole, half)
-    assert not alike(whole, {})
-    assert not alike({}, {})
+def test_a_machine_that_comes_again_does_not_wait_for_one_that_waits_itself():
+    shown = evidence((MACS[0], "b0:7b:25:00:00:99"), **FULL)
+    again = Newcomer(b"key-new", shown, "t-token", review=False, again="m-aaaaaaaa")
+    for at, outcome in ((None, "m-aaaaaaaa"), (NOW, "m-newcomer")):
+        other = Facts("m-cccccccc", 1, b"key-c", NOW, accepted_at=at, evidence=evidence(("b0:7b:25:00:00:99",)))
+        world = World(1, NOW, machines={"m-aaaaaaaa": INCUMBENT, "m-cccccccc": other})
+        assert admit(again, world, "m-newcomer").machine_id == outcome
 
 
 def test_those_who_wait_are_counted():
     waiting = replace(INCUMBENT, id="m-cccccccc", accepted_at=None)
     gone = replace(waiting, id="m-dddddddd", forgotten_at=NOW)
     assert pending(World(1, NOW, machines={each.id: each for each in (INCUMBENT, waiting, gone)})) == 1
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "J1234567",
-        "1234599",
-        "9876501",
-        "0xA1B2C3",
-        "NONE-4711",
-        "N0NE",
-        "NA12345",
-        "OEM-00017",
-        "S/N 123456",
-        "SERIAL-9",
-        "TBD00017",
-        "DEFAULT-7",
-    ],
-)
-def test_a_serial_number_that_only_looks_counted_or_like_a_placeholder_is_one(text):
-    assert kinds(evidence(product_serial=text)) == {"serial number": frozenset({text.lower()})}
-
-
-def test_two_serial_numbers_that_differ_in_a_hyphen_are_two():
-    assert came(
-        evidence(product_serial="A-12345"), replace(INCUMBENT, evidence=evidence(product_serial="A1-2345"))
-    ).accepted
 
 
 def test_what_two_machines_that_are_let_in_both_show_is_that_of_a_batch_and_says_nothing():
@@ -239,4 +112,72 @@ def test_what_two_machines_that_are_let_in_both_show_is_that_of_a_batch_and_says
     assert not came(evidence(product_serial="BATCH-7"), twin, replace(other, accepted_at=None)).accepted
     assert not came(evidence(product_serial="BATCH-7"), twin, replace(other, forgotten_at=NOW)).accepted
     assert came(evidence(product_serial="BATCH-7"), twin, other).accepted
+    assert came(
+        evidence(product_serial="BATCH-7"), twin, other, replace(other, id="m-dddddddd", accepted_at=None)
+    ).accepted
     assert not came(evidence(product_serial="BATCH-7", chassis_serial="C1122334"), INCUMBENT, twin, other).accepted
+
+
+@pytest.mark.parametrize(
+    ("differs", "waits"),
+    [
+        (("product_serial",), True),
+        (("product_uuid", "board_serial", "bmc_mac"), True),  # a mainboard
+        (("product_uuid", "board_serial", "bmc_mac", "chassis_serial"), False),
+        (("product_uuid", "board_serial", "bmc_mac", "chassis_serial", "product_serial"), False),  # a NIC moved
+    ],
+)
+def test_a_newcomer_waits_unless_more_differs_than_agrees(differs, waits):
+    other = {kind: "b0:7b:25:77:77:77" if kind == "bmc_mac" else f"another-{kind}" for kind in differs}
+    outcome = came(evidence(MACS[1:], **FULL | other), INCUMBENT)
+    assert outcome.machine_id == "m-newcomer"
+    assert outcome.accepted is not waits
+
+
+def test_what_is_shared_and_outweighed_is_said():
+    outcome = came(evidence(("b0:7b:25:00:00:99",), product_serial="J1234567", board_serial="B999"), INCUMBENT)
+    assert outcome.because == (
+        "its join token t-token lets it in; it shows the serial number j1234567 of machine m-aaaaaaaa (gpu-01) too, "
+        "and more that is not that one's"
+    )
+
+
+def test_nobody_wears_an_identifier_out_by_showing_it_among_what_is_another_s():
+    worn = [
+        replace(INCUMBENT, id=f"m-{at}", key_sha256=b"%d" % at, evidence=evidence(**{kind: value, **junk}))
+        for at, (kind, value) in enumerate(FULL.items())
+        for junk in [{other: f"B0:7B:25:99:00:0{at}" for other in FULL if other != kind}]
+    ]
+    known_ones = [INCUMBENT]
+    for one in worn:
+        assert came(one.evidence, *known_ones).accepted
+        known_ones.append(one)
+    outcome = came(evidence(MACS, **FULL), *known_ones)
+    assert not outcome.accepted
+    assert "of machine m-aaaaaaaa (gpu-01)" in outcome.because
+
+
+def test_what_a_batch_shares_does_not_help_to_wear_out_more():
+    batch = evidence(product_serial="BATCH-7", chassis_serial="BATCH-7-C")
+    twins = [replace(INCUMBENT, id=f"m-{at}", key_sha256=b"%d" % at, evidence=batch) for at in range(2)]
+    whole = evidence(MACS, **FULL | {"product_serial": "BATCH-7", "chassis_serial": "BATCH-7-C"})
+    assert came(whole, *twins).accepted, "what the two share says nothing"
+    facts = replace(INCUMBENT, evidence=whole)
+    among = {"product_serial": "BATCH-7", "chassis_serial": "BATCH-7-C", "product_uuid": FULL["product_uuid"]}
+    outcome = came(evidence(("b0:7b:25:99:00:01",), board_serial="B999", **among), facts, *twins)
+    assert not outcome.accepted
+    assert f"system UUID {FULL['product_uuid']} of machine m-aaaaaaaa" in outcome.because
+
+
+def test_one_that_shows_no_more_than_the_serial_number_of_a_batch_is_let_in_beside_one_of_it():
+    batch = [
+        replace(INCUMBENT, id=f"m-{at}", key_sha256=b"%d" % at, evidence=evidence(product_serial="BATCH-7", **own))
+        for at, own in enumerate({"board_serial": f"B700{at}", "chassis_serial": f"C700{at}"} for at in range(3))
+    ]
+    world = World(1, NOW, machines={each.id: each for each in batch})
+    assert "serial number batch-7 of machine m-0" in foreign(
+        b"key-new", kinds(evidence(product_serial="BATCH-7")), world
+    )
+    assert not foreign(b"key-new", kinds(evidence(product_serial="BATCH-7")), world, "m-0")
+    two = kinds(evidence(product_serial="BATCH-7", board_serial="B7001"))
+    assert "mainboard's serial number b7001 of machine m-1" in foreign(b"key-new", two, world, "m-0")

@@ -1,75 +1,15 @@
 """What happens to machines' identities on real hardware: each ends in a state that a person can read and clear."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bedplate.v1 import fleet_pb2 as pb
-from bedplate.v1.enrolment_pb2 import EnrolResponse, Evidence
-from bedplate.v1.snapshot_pb2 import Identity
 from provisioner.access import RefusedError, standing
-from provisioner.enrolment import EnrolmentServicer
-from provisioner.pki import MachineIdentity, PrivateKey, new_key
-from provisioner.tokens import decode
-from tests.enrolment_desk import asking
-from tests.served import Served, refusal, served
-
-OLD_HOST = {
-    "hostname": "gpu-07",
-    "product_serial": "J1234567",
-    "product_uuid": "4c4c4544-0051-3610-8052-b4c04f4d3232",
-    "board_serial": "B7654321",
-    "chassis_serial": "C1122334",
-    "bmc_mac": "b0:7b:25:00:00:01",
-}
-OLD_MACS = ("b0:7b:25:00:00:10", "b0:7b:25:00:00:11")
-NEW_BOARD = {"product_uuid": "99999999-0051-3610-8052-b4c04f4d3232", "board_serial": "B9999999"}
-
-
-@dataclass
-class Yard:
-    """A provisioner, and hosts that come to its door."""
-
-    here: Served
-    door: EnrolmentServicer
-    requests: int = 0
-
-    async def token(self, uses: int = 100) -> str:
-        made = await self.here.stub().CreateToken(pb.CreateTokenRequest(request_id=self.intent(), uses_allowed=uses))
-        return made.join_token
-
-    async def come(
-        self, key: PrivateKey, join_token: str, macs: tuple[str, ...] = OLD_MACS, **identity: str
-    ) -> EnrolResponse:
-        said = decode(join_token)
-        shown = Evidence(identity=Identity(**(OLD_HOST | identity)), permanent_macs=macs)
-        request = asking(key=key, evidence=shown, token_id=said.token_id, token_secret=said.secret)
-        return await self.door.enrol(request)
-
-    def intent(self) -> str:
-        self.requests += 1
-        return f"r-{self.requests}"
-
-    def good(self, machine_id: str, incarnation: int) -> bool:
-        return standing(MachineIdentity(machine_id, incarnation), self.here.fleet.world) is None
-
-    async def accept(self, newcomer: str, replaces: str = "") -> pb.Machine:
-        request = pb.AcceptMachineRequest(machine=newcomer, request_id=self.intent(), replaces=replaces)
-        return (await self.here.stub().AcceptMachine(request)).machine
-
-    async def kinds(self) -> list[str]:
-        return [event.kind for event in (await self.here.stub().ListEvents(pb.ListEventsRequest())).events]
-
-
-def _story(folder: Path, tell: Callable[[Yard], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        async with asyncio.timeout(20), served(folder) as here:
-            await tell(Yard(here, EnrolmentServicer(here.fleet, here.ca)))
-
-    asyncio.run(whole())
+from provisioner.pki import MachineIdentity, new_key
+from tests.newcomers import NEW_BOARD, OLD_MACS, Yard, story
+from tests.served import refusal
 
 
 @pytest.mark.parametrize(
@@ -77,6 +17,11 @@ def _story(folder: Path, tell: Callable[[Yard], Awaitable[None]]) -> None:
     [
         ("its state folder was lost", OLD_MACS, {}),
         ("its mainboard was swapped", ("b0:7b:25:00:00:99", OLD_MACS[1]), NEW_BOARD),
+        (
+            "the BMC and a NIC on it too",
+            ("b0:7b:25:00:00:99", OLD_MACS[1]),
+            NEW_BOARD | {"bmc_mac": "b0:7b:25:00:00:98"},
+        ),
         ("a NIC was replaced, and its disk too", ("b0:7b:25:00:00:99", OLD_MACS[1]), {}),
     ],
 )
@@ -109,7 +54,7 @@ def test_a_machine_that_lost_its_key_waits_and_a_person_says_which_it_is(
             audit = await yard.here.stub().ListAudit(pb.ListAuditRequest(machine=name))
             assert [entry.method for entry in audit.entries] == ["AcceptMachine"], "it is of both"
 
-    _story(tmp_path, tell)
+    story(tmp_path, tell)
 
 
 def test_a_moved_disk_carries_the_machine_along_and_the_host_that_is_left_is_somebody_new(tmp_path: Path) -> None:
@@ -123,7 +68,7 @@ def test_a_moved_disk_carries_the_machine_along_and_the_host_that_is_left_is_som
         assert f"of machine {first.machine_id}" in left.because
         assert yard.good(first.machine_id, 1)
 
-    _story(tmp_path, tell)
+    story(tmp_path, tell)
 
 
 def test_a_cloned_image_with_one_machine_id_on_forty_hosts_is_forty_machines(tmp_path: Path) -> None:
@@ -147,7 +92,7 @@ def test_a_cloned_image_with_one_machine_id_on_forty_hosts_is_forty_machines(tmp
         came = await asyncio.gather(*hosts)
         assert len({one.credentials.machine_id for one in came}) == len(came)
 
-    _story(tmp_path, tell)
+    story(tmp_path, tell)
 
 
 def test_a_cloned_key_is_one_machine_and_a_person_ends_it_with_revoke_and_rekey(tmp_path: Path) -> None:
@@ -179,7 +124,7 @@ def test_a_cloned_key_is_one_machine_and_a_person_ends_it_with_revoke_and_rekey(
         assert yard.good(name, 3)
         assert not yard.good(name, 2)
 
-    _story(tmp_path, tell)
+    story(tmp_path, tell)
 
 
 def test_a_rekey_changes_nothing_until_it_is_used_and_is_used_once_in_its_time_by_that_hardware(tmp_path: Path) -> None:
@@ -200,7 +145,7 @@ def test_a_rekey_changes_nothing_until_it_is_used_and_is_used_once_in_its_time_b
         with pytest.raises(RefusedError, match="expired"):
             await yard.come(new_key(), late)
 
-    _story(tmp_path, tell)
+    story(tmp_path, tell)
 
 
 def test_a_certificate_that_was_on_its_way_while_the_machine_was_revoked_brings_no_key_back(tmp_path: Path) -> None:
@@ -214,7 +159,7 @@ def test_a_certificate_that_was_on_its_way_while_the_machine_was_revoked_brings_
         assert yard.here.fleet.world.machines[name].revoked
         assert not yard.good(name, 1)
 
-    _story(tmp_path, tell)
+    story(tmp_path, tell)
 
 
 def test_what_waits_has_nothing_to_revoke_and_cannot_be_replaced(tmp_path: Path) -> None:
@@ -229,47 +174,7 @@ def test_what_waits_has_nothing_to_revoke_and_cannot_be_replaced(tmp_path: Path)
         ):
             assert (await refusal(call)).code == "FAILED_PRECONDITION"
 
-    _story(tmp_path, tell)
-
-
-def test_a_batch_with_one_serial_number_waits_for_one_word_of_a_person_and_its_token_and_key_hold_then(
-    tmp_path: Path,
-) -> None:
-    """The first comes in; the others wait; one is said to be another, and the serial number identifies nobody since."""
-
-    def host(number: int) -> dict[str, str]:
-        return {
-            "hostname": f"gpu-{number:02}",
-            "product_serial": "BATCH-2024-07",
-            "product_uuid": f"4c4c4544-0051-3610-8052-b4c04f4d32{number:02}",
-            "board_serial": f"B70000{number:02}",
-            "chassis_serial": "",
-            "bmc_mac": "",
-        }
-
-    async def tell(yard: Yard) -> None:
-        token, stub = await yard.token(), yard.here.stub()
-        keys = [new_key() for _ in range(4)]
-        macs = [(f"b0:7b:25:00:02:{number:02x}",) for number in range(4)]
-        first = (await yard.come(keys[0], token, macs[0], **host(0))).credentials.machine_id
-        waiting = [(await yard.come(keys[at], token, macs[at], **host(at))).pending for at in (1, 2)]
-        assert "it shows the serial number batch-2024-07 of machine" in waiting[0].because
-        no = await refusal(
-            stub.AcceptMachine(pb.AcceptMachineRequest(machine=waiting[0].machine_id, request_id=yard.intent()))
-        )
-        assert f"bedplate machine accept {waiting[0].machine_id} --beside THAT" in no.line
-        said = pb.AcceptMachineRequest(machine=waiting[0].machine_id, request_id=yard.intent(), beside=first)
-        assert (await stub.AcceptMachine(said)).machine.phase == pb.PHASE_ACCEPTED
-        assert (await yard.accept(waiting[1].machine_id)).phase == pb.PHASE_ACCEPTED, "without another word"
-        assert (await yard.come(keys[3], token, macs[3], **host(3))).credentials.machine_id, "the rest do not wait"
-        assert yard.good(first, 1)
-        rekeyed = await stub.RekeyMachine(pb.RekeyMachineRequest(machine=first, request_id=yard.intent()))
-        again = (await yard.come(new_key(), rekeyed.join_token, macs[0], **host(0))).credentials
-        assert (again.machine_id, again.incarnation) == (first, 2)
-        events = (await stub.ListEvents(pb.ListEventsRequest(kind_prefix="machine.accepted"))).events
-        assert any("though it shows what" in event.because for event in events)
-
-    _story(tmp_path, tell)
+    story(tmp_path, tell)
 
 
 def test_a_machine_is_another_one_or_takes_its_place_and_never_both(tmp_path: Path) -> None:
@@ -277,4 +182,4 @@ def test_a_machine_is_another_one_or_takes_its_place_and_never_both(tmp_path: Pa
         request = pb.AcceptMachineRequest(machine="m-1", request_id="r", replaces="m-2", beside="m-2")
         assert (await refusal(yard.here.stub().AcceptMachine(request))).code == "INVALID_ARGUMENT"
 
-    _story(tmp_path, tell)
+    story(tmp_path, tell)

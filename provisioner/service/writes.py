@@ -11,7 +11,8 @@ from dataclasses import replace
 from bedplate.v1 import fleet_pb2 as pb
 from provisioner import tokens
 from provisioner.access import Caller
-from provisioner.admission import foreign, kinds
+from provisioner.admission import foreign
+from provisioner.evidence import kinds
 from provisioner.service import messages
 from provisioner.service.ledger import Ledger
 from provisioner.service.refusals import invalid, not_found, precondition

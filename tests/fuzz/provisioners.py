@@ -14,11 +14,11 @@ from bedplate.v1.snapshot_pb2 import HostVitals, Vitals
 from bedplate.v1.uplink_pb2 import Delta
 from provisioner import (
     access,
-    admission,
     bus,
     chain,
     config,
     credentials,
+    evidence,
     filters,
     paging,
     pki,
@@ -146,7 +146,7 @@ DECODERS: dict[str, Decoder] = {
     "provisioner: head of the store": Decoder(plain(cut.head_of), _logged()[::-1]),
     "provisioner: anchor": Decoder(texts(chain.anchor), [b"42:" + b"9f" * 32], (BedplateError,)),
     "provisioner: evidence": Decoder(
-        plain(admission.kinds.__wrapped__),
+        plain(evidence.kinds.__wrapped__),
         [EVIDENCE.SerializeToString()],
         (DecodeError,),
         serialized(Evidence, EVIDENCE),

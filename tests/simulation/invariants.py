@@ -13,7 +13,7 @@ from typing import Any
 from bedplate.v1.enrolment_pb2 import Evidence
 from bedplate.v1.fleet_pb2 import Phase
 from bedplate.v1.uplink_pb2 import Delta, Problems
-from provisioner.admission import kinds
+from provisioner.evidence import kinds
 from provisioner.flaps import Flaps
 from provisioner.phase import word_of
 from provisioner.tokens import machine_of
@@ -258,14 +258,15 @@ class Invariants:
         return change
 
     def _alone(self, facts: Facts) -> None:
-        """Two machines that are let in never show the same hardware."""
+        """Of two machines that are let in more hardware differs than is the same, if any is."""
         mine = kinds(facts.evidence)
         for other in self.machines.values():
             if other.id == facts.id or other.accepted_at is None or other.forgotten_at is not None:
                 continue
             theirs = kinds(other.evidence)
             shared = [kind for kind, values in mine.items() if values & theirs.get(kind, frozenset())]
-            hold(not shared, facts.id, "is let in beside", other.id, "with the same", ", ".join(shared))
+            few = 2 * len(shared) < len(mine.keys() & theirs.keys())
+            hold(few or not shared, facts.id, "is let in beside", other.id, "with the same", ", ".join(shared))
 
     def _noted(self, change: Noted) -> None:
         facts = self.machines.get(change.machine_id)

@@ -103,7 +103,7 @@ def accept(context: str, machine: str, replaces: str, beside: str, form: str, *,
     or wiped, or a mainboard swapped. Whatever still holds the certificate of before is refused.
 
     With --beside it is a machine of its own, though it shows a serial number or an address of one that is known: where
-    a whole batch has one serial number. What two machines that are let in both show says nothing from then on.
+    a batch has one serial number, and little else to show. What the two have in common says nothing from then on.
     """
     doing = f"accept machine {machine}"
     with connected(doing, context_of(context)) as provisioner:
