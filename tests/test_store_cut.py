@@ -142,6 +142,28 @@ def test_a_store_that_lacks_the_end_of_its_last_page_is_refused_where_no_log_has
         Store.open(path)
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_page_is_missing_where_the_log_has_it_behind_what_sqlite_will_read(memory: Path, *, flipped: bool) -> None:
+    with closing(sqlite3.connect(memory / "bedplate.db", isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, body BLOB)")
+        database.executemany("INSERT INTO t VALUES (?, ?)", ((n, bytes(3000)) for n in range(50)))
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("UPDATE t SET body = randomblob(3000) WHERE n = 1")
+        database.execute("UPDATE t SET body = randomblob(3000) WHERE n = 49")
+        path = _copied(memory, memory / "left")
+    wal, last = path.with_name("bedplate.db-wal"), path.stat().st_size // PAGE
+    log = frames.read(wal, summed=True)
+    assert log
+    assert [ends for _, ends in log.frames] == [last, last]
+    assert log.frames[-1][0] == last
+    os.truncate(path, (last - 1) * PAGE)
+    if flipped:
+        wal.write_bytes(wal.read_bytes()[:-1] + b"\xa5")
+    with path.open("rb") as file:
+        assert cut.is_cut(file.fileno(), path) is flipped
+
+
 @pytest.mark.parametrize("with_its_log", [False, True])
 @pytest.mark.parametrize(
     ("end", "says"), [(1, "the file is empty; restore it from a backup"), (2, "not a database|cut short")]
