@@ -1,4 +1,4 @@
-"""docs/install.md, as far as a program can follow it: its blocks, by the heading that they stand under.
+"""docs/install.md, and other pages, as far as a program can follow them: the blocks, by the heading they stand under.
 
 Rule: what is run is what stands there. Left out are only the lines that fetch Debian's packages, for the disk has them,
       and a test says that it has.
@@ -11,14 +11,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs/install.md"
 
 
-def blocks(heading: str, kind: str = "sh") -> list[str]:
+def blocks(heading: str, kind: str = "sh", page: Path = PAGE) -> list[str]:
     """The code blocks under a heading, in their order; AssertionError where there are none."""
-    part = re.split(rf"^## {re.escape(heading)}\n", PAGE.read_text(), flags=re.MULTILINE)
-    assert len(part) == 2, f"docs/install.md has no heading {heading!r}"
-    under = re.split(r"^## ", part[1], flags=re.MULTILINE)[0]
-    found = re.findall(rf"^```{kind}\n(.*?)^```", under, flags=re.MULTILINE | re.DOTALL)
-    assert found, f"docs/install.md has no {kind} block under {heading!r}"
+    found = re.findall(rf"^```{kind}\n(.*?)^```", part(heading, page), flags=re.MULTILINE | re.DOTALL)
+    assert found, f"docs/{page.name} has no {kind} block under {heading!r}"
     return found
+
+
+def part(heading: str, page: Path = PAGE) -> str:
+    """What stands under a heading; AssertionError where there is none."""
+    parts = re.split(rf"^## {re.escape(heading)}\n", page.read_text(), flags=re.MULTILINE)
+    assert len(parts) == 2, f"docs/{page.name} has no heading {heading!r}"
+    return re.split(r"^## ", parts[1], flags=re.MULTILINE)[0]
 
 
 def packages() -> set[str]:
