@@ -129,7 +129,7 @@ class VitalsMoved:
 
 @dataclass(frozen=True, slots=True)
 class SilenceNoted:
-    """The event that the machine fell silent (or came back) is being written in the same batch."""
+    """The machine fell silent, or came back. The event is in the same batch, unless it flaps."""
 
     machine_id: str
     silent: bool

@@ -25,6 +25,7 @@ KINDS = (
     "machine.present",
     "machine.silent",
     "machine.changed",
+    "machine.flapping",
     "machine.problem.appeared",
     "machine.problem.cleared",
     "machine.problem.flapping",

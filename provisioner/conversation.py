@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from provisioner.limits import Pace
 from provisioner.lives import OVER, Life, OverError
 from provisioner.session import Keep, Output, Recall, Send, Session
 from provisioner.vigil import noteworthy
-from provisioner.world import Change, Facts, VitalsKept, VitalsMoved
+from provisioner.world import Change, Facts, InventoryKept, VitalsKept, VitalsMoved, machine_after
 
 LOG = logging.getLogger("provisioner")
 UNDER_WAY = 16  # of one stream: what waits for the store, or to be sent, before it is read no further
@@ -50,6 +50,7 @@ class Conversation:
     under_way: int = 0
     room: "asyncio.Future[None] | None" = None  # somebody waits for less to be under way
     life: Life | None = None
+    inventory: InventoryKept | None = None  # the last that it has submitted: the world may not have it yet
     writes: set["asyncio.Task[None]"] = field(default_factory=set)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     over: asyncio.Event = field(default_factory=asyncio.Event)  # all that it has to say is submitted
@@ -171,8 +172,14 @@ class Conversation:
 
     def _noted(self, facts: Facts, output: Keep, moves: Sequence[Move]) -> list[Change]:
         """The events that this is worth."""
-        noted = noteworthy(facts, output.changes)
+        if isinstance(change := output.changes[0], InventoryKept):
+            facts, self.inventory = self._ahead(facts), replace(change, body=None)
+        noted = self.fleet.damped(noteworthy(facts, output.changes))
         return [*noted, *self.fleet.flaps.moved(facts, moves, self.fleet.now())] if moves else noted
+
+    def _ahead(self, facts: Facts) -> Facts:
+        """With the inventory before this one, which may be on its way to the store: there and back is two changes."""
+        return machine_after(facts, self.inventory, facts.revision) if self.inventory else facts
 
     def _facts(self) -> Facts | None:
         """Of the machine in this stream's life; None once it was forgotten, revoked, or came in again."""

@@ -45,7 +45,7 @@ class Facts:
     parted_because: str = ""
     clock_skew_s: float | None = None
     issuer: bytes = b""  # of the certificate that it last came with: the id of the key that has signed it
-    silent_noted: bool = False  # the event that it fell silent was written, and none since that it came back
+    silent_noted: bool = False  # that it fell silent was written, and nothing since that it came back
     revision: int = 0  # of the last change that a person would see in a list
 
     @property

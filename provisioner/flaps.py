@@ -1,9 +1,10 @@
-"""Problems that come and go, and which of that is worth an event.
+"""What comes and goes, and which of that is worth an event: problems, and machines that go to and fro as a whole.
 
-Rule 1: a problem is its machine, probe, part and kind; other words for the same one (`detail`) are no news.
-Rule 2: up to three changes of one problem within ten minutes are an event each. The fourth is one
-        `machine.problem.flapping`, and what follows is only counted, until the problem has not moved for ten minutes:
-        then one event says the count and how it stands.
+Rule 1: a problem is its machine, probe, part and kind; other words for the same one (`detail`) are no news. A machine
+        as a whole goes to and fro in an aspect (`vigil`): its boot, its inventory, its presence, each for itself.
+Rule 2: up to three changes of one of these within ten minutes are an event each. The fourth is one
+        `machine.problem.flapping` or `machine.flapping`, and what follows is only counted, until it has not moved for
+        ten minutes: then one event says the count and how it stands. Events alone are held back, and never a fact.
 Rule 3: where more than three problems appear or clear at once, that is one event with their number.
 Rule 4: no clock and no store. What is counted here is lost with the process: after that a flap is told anew.
 Rule 5: what the store refused comes again, as the same move: it is told again, and not counted again.
@@ -11,11 +12,12 @@ Rule 6: the last word is on how it stands in the store, in the life that the mac
         been refused, and not come again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from bedplate.v1.snapshot_pb2 import Problem
-from provisioner.world import Facts, Noted
+from provisioner.world import Change, Facts, Noted
 
 WINDOW_S = 600.0
 MOST = 3
@@ -23,7 +25,8 @@ NAMED = 3
 APPEARED = "machine.problem.appeared"
 CLEARED = "machine.problem.cleared"
 FLAPPING = "machine.problem.flapping"
-Key = tuple[str, str, str, int]  # machine, probe, part, kind
+SWINGING = "machine.flapping"
+Key = tuple[str, str, str, int] | tuple[str, str]  # machine, and probe, part, kind of a problem, or the aspect
 Move = tuple[Problem, bool]  # whether it is there now
 
 
@@ -34,25 +37,72 @@ def moves(before: Iterable[Problem], after: Iterable[Problem]) -> tuple[Move, ..
     return cleared + tuple((one, True) for key, one in now.items() if key not in was)
 
 
+@dataclass(frozen=True, slots=True)
+class Aspect:
+    """In which a machine is in one state or another."""
+
+    name: str
+    does: str  # when it flaps; so many times
+    stands: Callable[[Facts], tuple[str, str]]  # the kind of the event that says how it stands, and the words for it
+
+
+@dataclass(frozen=True, slots=True)
+class Swing:
+    """A machine went over to another state in one aspect, and the event that this is worth."""
+
+    aspect: Aspect
+    to: object  # the state: another object than any other state's
+    incarnation: int
+    noted: Noted
+
+
+class _Worth(Enum):
+    """What one change is worth."""
+
+    AN_EVENT = "an event"
+    A_FLAP = "the event that it flaps"
+    NOTHING = "nothing: it is counted"
+
+
 @dataclass(slots=True)
 class _Course:
-    """One problem's changes of late."""
+    """The changes of late of one problem, or of a machine in one aspect."""
 
-    hostname: str
-    line: str
     incarnation: int
-    stored: bool  # it is there, as far as that is durable
-    there: bool | None = None
+    line: str = ""  # of a problem
+    stored: bool = False  # the problem is there, as far as that is durable
+    aspect: Aspect | None = None
+    to: object = None
     times: list[float] = field(default_factory=list)  # within the window; while it flaps, of the last change only
     count: int = 0  # since the first of them
     flaps: bool = False
 
+    def move(self, to: object, now: float) -> _Worth:
+        """It is in this state now: where it was so already, the store refused that, and it comes again."""
+        again, flapped = self.to == to, self.flaps
+        if not again:
+            self.to, self.count = to, self.count + 1
+            self.times = [*self.times, now]
+            self.flaps = flapped or len(self.times) > MOST
+        if not self.flaps:
+            return _Worth.AN_EVENT
+        self.times = [now]
+        return _Worth.NOTHING if flapped and not again else _Worth.A_FLAP
+
     def still(self, since: float) -> bool:
         return self.times[-1] <= since
 
-    def concerns(self, facts: Facts | None) -> bool:
+    def concerns(self, facts: Facts) -> bool:
         """Whether the machine is in the same life still."""
-        return facts is not None and facts.forgotten_at is None and facts.incarnation == self.incarnation
+        return facts.forgotten_at is None and facts.incarnation == self.incarnation
+
+    def last_word(self, facts: Facts) -> tuple[str, str]:
+        """The kind of the event, and its sentence."""
+        if self.aspect:
+            kind, words = self.aspect.stands(facts)
+            return kind, f"{words} now, after {self.count} changes"
+        stands = "there" if self.stored else "gone"
+        return APPEARED if self.stored else CLEARED, f"{self.line}: it is {stands} now, after {self.count} changes"
 
 
 @dataclass(slots=True)
@@ -67,23 +117,42 @@ class Flaps:
         told: dict[str, list[str]] = {CLEARED: [], APPEARED: []}
         noted: list[Noted] = []
         for problem, there in moves:
-            course = self._course(facts, problem, now, there=there)
-            again, flapped = course.there == there, course.flaps
-            if not again:
-                course.there, course.count = there, course.count + 1
-                course.times = [*course.times, now]
-                course.flaps = flapped or len(course.times) > MOST
-            if course.flaps:
-                course.times = [now]
-                if flapped and not again:
-                    continue
-                because = f"{course.line}: came and went, {course.count} changes within {self.window_s / 60:g} min"
-                noted.append(_noted(FLAPPING, facts.id, facts.hostname, because, course.count, now=now))
-            else:
-                told[APPEARED if there else CLEARED].append(_told(problem, there=there))
+            fresh = _Course(facts.incarnation, _line(problem), stored=not there)
+            course = self._course(_key(facts.id, problem), fresh, now)
+            match course.move(there, now):
+                case _Worth.AN_EVENT:
+                    told[APPEARED if there else CLEARED].append(_told(problem, there=there))
+                case _Worth.A_FLAP:
+                    because = f"{course.line}: came and went, {course.count} changes {self._within}"
+                    noted.append(_noted(FLAPPING, facts.id, facts.hostname, because, course.count, now=now))
+                case _Worth.NOTHING:
+                    pass
         for kind, lines in told.items():
             noted += [_noted(kind, facts.id, facts.hostname, *one, now=now) for one in _gathered(lines)]
         return noted
+
+    def damped(self, found: Sequence[Change | Swing]) -> list[Change]:
+        """The events that these swings are worth, and all else as it is."""
+        changes: list[Change] = []
+        for one in found:
+            if isinstance(one, Swing):
+                changes += self._swung(one)
+            else:
+                changes.append(one)
+        return changes
+
+    def _swung(self, swing: Swing) -> list[Noted]:
+        noted = swing.noted
+        fresh = _Course(swing.incarnation, aspect=swing.aspect)
+        course = self._course((noted.machine_id, swing.aspect.name), fresh, noted.at)
+        match course.move(swing.to, noted.at):
+            case _Worth.AN_EVENT:
+                return [noted]
+            case _Worth.A_FLAP:
+                because = f"{swing.aspect.does} {course.count} times {self._within}"
+                return [replace(noted, kind=SWINGING, because=because, count=course.count)]
+            case _Worth.NOTHING:
+                return []
 
     def kept(self, machine_id: str, moves: Iterable[Move]) -> None:
         """These moves are durable."""
@@ -92,32 +161,38 @@ class Flaps:
                 course.stored = there
 
     def settled(self, now: float, machines: Mapping[str, Facts]) -> list[Noted]:
-        """The last word on each problem that flapped and then stood still. Once it is stored, `forget`."""
+        """The last word on all that flapped and then stood still. Once it is stored, `forget`."""
         noted: list[Noted] = []
         for key, course in self._courses.items():
-            if course.flaps and course.still(now - self.window_s) and course.concerns(machines.get(key[0])):
-                stands = "there" if course.stored else "gone"
-                because = f"{course.line}: it is {stands} now, after {course.count} changes"
-                kind = APPEARED if course.stored else CLEARED
-                noted.append(_noted(kind, key[0], course.hostname, because, course.count, now=now))
+            facts = machines.get(key[0])
+            if facts and course.flaps and course.still(now - self.window_s) and course.concerns(facts):
+                kind, because = course.last_word(facts)
+                last = _noted(kind, facts.id, facts.hostname, because, course.count, now=now)
+                noted.append(replace(last, actor="provisioner") if course.aspect else last)
         return noted
 
     def forget(self, now: float) -> None:
         """What stands still, whether it flapped or not."""
         self._courses = {key: course for key, course in self._courses.items() if not course.still(now - self.window_s)}
 
-    def _course(self, facts: Facts, problem: Problem, now: float, *, there: bool) -> _Course:
-        key, since = _key(facts.id, problem), now - self.window_s
+    @property
+    def _within(self) -> str:
+        return f"within {self.window_s / 60:g} min"
+
+    def _course(self, key: Key, fresh: _Course, now: float) -> _Course:
+        """The one that goes on under this key, or else a fresh one."""
+        since = now - self.window_s
         course = self._courses.get(key)
-        if course is None or not course.concerns(facts) or (course.still(since) and not course.flaps):
-            course = self._courses[key] = _Course(facts.hostname, _line(problem), facts.incarnation, stored=not there)
+        over = course is None or course.incarnation != fresh.incarnation or (course.still(since) and not course.flaps)
+        if course is None or over:
+            course = self._courses[key] = fresh
         if not course.flaps:
             course.times = [one for one in course.times if one > since]
             course.count = len(course.times)
         return course
 
 
-def _key(machine_id: str, problem: Problem) -> Key:
+def _key(machine_id: str, problem: Problem) -> tuple[str, str, str, int]:
     return machine_id, problem.probe, problem.part, problem.kind
 
 

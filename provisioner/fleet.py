@@ -20,7 +20,7 @@ from provisioner.conduct import Conduct
 from provisioner.config import Config
 from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
-from provisioner.flaps import Flaps
+from provisioner.flaps import Flaps, Swing
 from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
 from provisioner.store import ChangeError, Store, StoreError
 from provisioner.vigil import plan
@@ -107,6 +107,10 @@ class Fleet:
     async def write(self, changes: Sequence[Change]) -> list[int]:
         """`submit`, and wait; a caller that is cancelled meanwhile takes nothing back."""
         return await asyncio.shield(self.submit(changes))
+
+    def damped(self, found: Sequence[Change | Swing]) -> list[Change]:
+        """What is to be written where this was found: of what goes to and fro not each change is an event."""
+        return self.flaps.damped(found)
 
     async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a read of the store where it blocks nobody."""

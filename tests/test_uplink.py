@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -10,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from bedplate.v1.snapshot_pb2 import Vitals
-from bedplate.v1.uplink_pb2 import Delta, Goodbye, Hello, SessionResponse
+from bedplate.v1.snapshot_pb2 import Inventory, Os, Vitals
+from bedplate.v1.uplink_pb2 import Delta, Goodbye, Hello, InventoryBody, SessionResponse
 from nodeagent.uplink import CHANNEL_OPTIONS
 from provisioner import ports
 from provisioner.access import standing
@@ -65,6 +66,30 @@ def test_a_younger_stream_ends_the_older_one_and_both_are_told_apart(tmp_path: P
         await _until(lambda: place.fleet.world.machines[A].sequence == 2)
         assert place.fleet.world.connected(place.fleet.world.machines[A])
         assert place.uplink.streams == 1
+
+    _run(tmp_path, work)
+
+
+def test_an_inventory_that_is_there_and_back_before_it_is_stored_is_two_changes(tmp_path: Path) -> None:
+    bodies = [Inventory(os=Os(kernel=kernel)).SerializeToString() for kernel in ("6.1", "6.2")]
+    one, other = (InventoryBody(digest=hashlib.sha256(body).digest(), inventory=body) for body in bodies)
+
+    async def work(place: Edge) -> None:
+        peer = await place.meet(A)
+        for sequence, body in enumerate((one, other), 1):
+            whole = _whole(sequence)
+            whole.inventory_digest = body.digest
+            await peer.say(delta=whole)
+            while not (await peer.hear()).HasField("want_inventory"):
+                pass
+            await peer.say(inventory=body)
+            if body is one:
+                await _until(lambda: place.fleet.world.machines[A].inventory_digest == one.digest)
+        await peer.say(delta=Delta(sequence=3, whole=True, inventory_digest=one.digest))
+        changed = "its inventory changed: kernel "
+        told = [f"{changed}6.1 -> 6.2", f"{changed}6.2 -> 6.1"]
+        await _until(lambda: len(place.fleet.store.events(machine_id=A)) == len(told) + 1)
+        assert [event.because for event in place.fleet.store.events(machine_id=A)][1:] == told
 
     _run(tmp_path, work)
 

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from provisioner.decision import Settled, Todo
-from provisioner.vigil import AT_ONCE, NoteReturn, on_inventory, on_meeting, plan
+from provisioner.flaps import Swing
+from provisioner.vigil import AT_ONCE, NotePresence, on_inventory, on_meeting, plan
 from provisioner.world import Facts, InventoryKept, Met, Noted, SilenceNoted, World
 
 HEARD = Facts("m-1", 1, b"k", asked_at=0.0, accepted_at=0.0, certified_at=0.0, hostname="gpu-01", last_heard_at=100.0)
@@ -19,7 +20,7 @@ def _world(*machines: Facts) -> World:
 def test_a_machine_that_was_not_heard_for_too_long_is_noted() -> None:
     decision = plan(_world(HEARD), 1000.0, 60.0)
     assert isinstance(decision, Todo)
-    assert [machine for machine, _, _ in decision.steps[0].machines] == ["m-1"]
+    assert [machine for machine, *_ in decision.steps[0].machines] == ["m-1"]
 
 
 def test_a_silence_that_is_noted_is_not_noted_again() -> None:
@@ -36,7 +37,7 @@ def test_a_machine_whose_stream_was_opened_while_its_silence_was_being_written_i
     facts = replace(HEARD, session="s", session_epoch=1, silent_noted=True, peer="10.0.0.7")
     decision = plan(_world(facts), 1000.0, 60.0)
     assert isinstance(decision, Todo)
-    assert decision.steps == (NoteReturn((("m-1", "gpu-01", BACK),), 1000.0),)
+    assert decision.steps == (NotePresence(silent=False, machines=(("m-1", 1, "gpu-01", BACK),), at=1000.0),)
 
 
 def test_thousands_that_fall_silent_are_noted_some_at_a_time() -> None:
@@ -63,22 +64,22 @@ def test_a_short_loss_is_no_event() -> None:
 
 def test_coming_back_after_silence_is_an_event_and_ends_it() -> None:
     event, ended = on_meeting(replace(HEARD, silent_noted=True), MET)
-    assert isinstance(event, Noted)
-    assert event.because == "back after 1 h 6 min of silence, from 10.0.0.7"
+    assert isinstance(event, Swing)
+    assert event.noted.because == "back after 1 h 6 min of silence, from 10.0.0.7"
     assert ended == SilenceNoted("m-1", silent=False, at=4100.0)
 
 
 def test_another_boot_is_an_event() -> None:
     (event,) = on_meeting(replace(HEARD, boot_id="boot-0"), MET)
-    assert isinstance(event, Noted)
-    assert event.because == "rebooted: boot boot-1, before boot-0"
+    assert isinstance(event, Swing)
+    assert event.noted.because == "rebooted: boot boot-1, before boot-0"
 
 
 def test_a_gpu_less_is_an_event_that_says_so() -> None:
     facts = replace(HEARD, inventory_digest=b"1" * 32, gpu_count=8, gpu_model="H100")
     (event,) = on_inventory(facts, KEPT)
-    assert isinstance(event, Noted)
-    assert event.because == "its inventory changed: GPUs 8 -> 7"
+    assert isinstance(event, Swing)
+    assert event.noted.because == "its inventory changed: GPUs 8 -> 7"
 
 
 def test_the_first_inventory_is_no_change() -> None:

@@ -11,7 +11,7 @@ from provisioner.pki import MachineIdentity
 from provisioner.session import Keep, Known, Output, PeerError, Recall, Send, Session
 from provisioner.store import StoreError
 from provisioner.vigil import noteworthy
-from provisioner.world import Facts
+from provisioner.world import Facts, InventoryKept, machine_after
 from tests.simulation.site import Site
 from tests.simulation.wire import End, Wire
 
@@ -29,6 +29,7 @@ class Conversation:
     over: bool = False
     acks_later: bool = False
     life: Life = field(init=False)
+    inventory: InventoryKept | None = None
     obeys: int = 0  # the epoch that the agent said that it obeys
     number: int = 0  # in the order in which they were opened
 
@@ -117,8 +118,11 @@ class Conversation:
         if facts is None or facts.forgotten_at is not None or facts.incarnation != self.who.incarnation:
             self.cut(OVER, RETRY_S)
             return
+        facts = machine_after(facts, self.inventory, facts.revision) if self.inventory else facts
+        for change in output.changes:
+            self.inventory = change if isinstance(change, InventoryKept) else self.inventory
         flaps = self.site.flaps.moved(facts, output.moves, self.site.now())
-        noted = [*noteworthy(facts, output.changes), *flaps]
+        noted = [*self.site.damped(noteworthy(facts, output.changes)), *flaps]
         self.site.submit([*noted, *output.changes], self, lambda error: self._kept(error, output), self.life)
 
     def _kept(self, error: BedplateError | None, output: Keep) -> None:

@@ -7,49 +7,38 @@ from provisioner.phase import silent_at
 from provisioner.world import Facts
 from tests.simulation.fleet import Fleet
 from tests.simulation.machine import Machine
+from tests.simulation.restless import RESTLESS, swap_again
 from tests.simulation.site import SILENT_AFTER_S, TICK_S
 
 Fault = Callable[[Fleet], None]
 
 
-def _any(fleet: Fleet) -> Machine:
-    machine = fleet.timeline.random.choice(fleet.machines)
-    fleet.timeline.say("-- fault:", machine)
-    return machine
-
-
 def silence(fleet: Fleet) -> None:
     """Its cable is out for a while; neither end is told."""
-    machine = _any(fleet)
+    machine = fleet.victim()
     fleet.dark.add(machine)
     fleet.cut(machine, fleet.timeline.between(5.0, 40.0), fleet.timeline.between(5.0, 40.0))
     fleet.timeline.after(fleet.timeline.between(10.0, 200.0), fleet.dark.discard, machine)
 
 
 def flap(fleet: Fleet) -> None:
-    fleet.cut(_any(fleet), fleet.timeline.between(0.0, 0.5), fleet.timeline.between(0.0, 0.5))
-
-
-def flaps(fleet: Fleet) -> None:
-    machine = _any(fleet)
-    for _ in range(fleet.timeline.random.randrange(2, 8)):
-        fleet.timeline.after(fleet.timeline.between(0.0, 30.0), fleet.cut, machine, 0.0, 0.0)
+    fleet.cut(fleet.victim(), fleet.timeline.between(0.0, 0.5), fleet.timeline.between(0.0, 0.5))
 
 
 def half_open(fleet: Fleet) -> None:
     """One end hears that the stream is over long before the other."""
     sooner, later = 0.1, fleet.timeline.between(20.0, 120.0)
-    fleet.cut(_any(fleet), *((sooner, later) if fleet.timeline.chance(0.4) else (later, sooner)))
+    fleet.cut(fleet.victim(), *((sooner, later) if fleet.timeline.chance(0.4) else (later, sooner)))
 
 
 def restart(fleet: Fleet) -> None:
-    machine = _any(fleet)
+    machine = fleet.victim()
     machine.stop(politely=fleet.timeline.chance(0.5))
     fleet.timeline.after(fleet.timeline.between(0.0, 5.0), machine.start)
 
 
 def reboot(fleet: Fleet) -> None:
-    machine = _any(fleet)
+    machine = fleet.victim()
     machine.stop(politely=fleet.timeline.chance(0.5))
     machine.box.reboot()
     fleet.timeline.after(fleet.timeline.between(10.0, 120.0), machine.start)
@@ -57,7 +46,7 @@ def reboot(fleet: Fleet) -> None:
 
 def reimage(fleet: Fleet) -> None:
     """Its key is gone, and its hardware is the same."""
-    machine = _any(fleet)
+    machine = fleet.victim()
     machine.stop(politely=False)
     machine.wipe()
     machine.box.reboot()
@@ -67,22 +56,16 @@ def reimage(fleet: Fleet) -> None:
 
 def swap(fleet: Fleet) -> None:
     """And now and then another one before it was asked about that one."""
-    machine, timeline = _any(fleet), fleet.timeline
+    machine, timeline = fleet.victim(), fleet.timeline
     timeline.say(machine, "has another", machine.box.swap_a_part())
     if timeline.chance(0.5):
         machine.glance()
-        timeline.after(timeline.between(0.0, 0.5), _swap_again, machine)
-
-
-def _swap_again(machine: Machine) -> None:
-    if not machine.settled:
-        machine.box.swap_a_part()
-        machine.glance()
+        timeline.after(timeline.between(0.0, 0.5), swap_again, machine)
 
 
 def burst(fleet: Fleet) -> None:
     """It has much to say while the disk is slow: more than may be under way. Now and then some of it is refused."""
-    machine, timeline = _any(fleet), fleet.timeline
+    machine, timeline = fleet.victim(), fleet.timeline
     disk_slow(fleet)
     if timeline.chance(0.5):
         timeline.after(timeline.between(0.5, 3.0), setattr, fleet.platter, "full", True)  # noqa: FBT003 - as setattr is
@@ -97,22 +80,9 @@ def _warm(machine: Machine) -> None:
         machine.glance()
 
 
-def flicker(fleet: Fleet) -> None:
-    """A problem comes and goes, more often than anybody wants to be told."""
-    machine, problem = _any(fleet), fleet.timeline.random.choice(("rdma", "disks"))
-    for _ in range(fleet.timeline.random.randrange(2, 14)):
-        fleet.timeline.after(fleet.timeline.between(0.0, 120.0), _turn, machine, problem)
-
-
-def _turn(machine: Machine, problem: str) -> None:
-    if not machine.settled:
-        machine.box.turn(problem)
-        machine.glance()
-
-
 def clone(fleet: Fleet) -> None:
     """For good: another box that shows the hardware of one that is there."""
-    original = _any(fleet)
+    original = fleet.victim()
     other = fleet.add(f"clone-{len(fleet.machines)}", original.token)
     other.box.clone_of(original.box)
     fleet.timeline.after(fleet.timeline.between(0.0, 10.0), other.start)
@@ -120,7 +90,7 @@ def clone(fleet: Fleet) -> None:
 
 def skew(fleet: Fleet) -> None:
     """For good: the host's clock is hours wrong, or right again."""
-    machine = _any(fleet)
+    machine = fleet.victim()
     machine.skew_s = fleet.timeline.random.choice((0.0, 7200.0, -7200.0, 300.0, -300.0))
 
 
@@ -190,7 +160,7 @@ def rekey(fleet: Fleet, which: Facts | None = None) -> None:
     enrolled = [facts for facts in fleet.known() if facts.accepted_at is not None]
     if fleet.door and enrolled:
         facts = which or fleet.timeline.random.choice(enrolled)
-        machine = fleet.owner(facts) if fleet.timeline.chance(0.8) else _any(fleet)
+        machine = fleet.owner(facts) if fleet.timeline.chance(0.8) else fleet.victim()
         machine.token = fleet.new_token(machine_id=facts.id, uses=1)
 
 
@@ -213,7 +183,7 @@ def accept(fleet: Fleet) -> None:
 
 
 def token(fleet: Fleet) -> None:
-    machine = _any(fleet)
+    machine = fleet.victim()
     uses, ttl_s = fleet.timeline.random.choice((0, 0, 1, 2)), fleet.timeline.random.choice((86400.0, 300.0, 30.0))
     machine.token = fleet.new_token(review=fleet.timeline.chance(0.5), uses=uses, ttl_s=ttl_s)
 
@@ -250,14 +220,12 @@ def loss(fleet: Fleet) -> None:
 TABLE: tuple[tuple[Fault, int], ...] = (  # and how often, against each other
     (silence, 6),
     (flap, 5),
-    (flaps, 2),
     (half_open, 5),
     (restart, 5),
     (reboot, 4),
     (reimage, 2),
     (swap, 4),
     (burst, 1),
-    (flicker, 3),
     (clone, 2),
     (skew, 2),
     (die, 5),
@@ -274,6 +242,7 @@ TABLE: tuple[tuple[Fault, int], ...] = (  # and how often, against each other
     (sink_away, 3),
     (reader_cut, 2),
     (reader_stuck, 3),
+    *RESTLESS,
 )
 
 

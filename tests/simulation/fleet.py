@@ -107,6 +107,11 @@ class Fleet:
         self.machines.append(machine)
         return machine
 
+    def victim(self) -> Machine:
+        machine = self.timeline.random.choice(self.machines)
+        self.timeline.say("-- fault:", machine)
+        return machine
+
     def cut(self, machine: Machine, up_after_s: float, down_after_s: float) -> None:
         if machine.wire:
             machine.wire.snap(up_after_s, down_after_s)

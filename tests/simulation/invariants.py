@@ -5,7 +5,7 @@ run has sent are kept a second time, as they come to be.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -45,6 +45,7 @@ from tests.simulation.disk import Platter
 from tests.simulation.manners import Manners
 from tests.simulation.oracle import FLAP_WINDOW_S, Oracle
 from tests.simulation.outward import Outward
+from tests.simulation.swings import Swings
 
 PRESENT = Phase.PHASE_PRESENT
 LATE_S = 300.0  # longer than any disk is full or slow
@@ -56,11 +57,11 @@ class Invariants:
         self.platter = platter
         self.manners = Manners()
         self.oracle = Oracle()
+        self.swings = Swings()
         self.outward = Outward(platter)
         self.machines: dict[str, Facts] = {}  # the fold, change by change
         self.owners: dict[bytes, Any] = {}  # key -> the machine that made it
         self.youngest: dict[str, int] = {}  # machine id -> the number of the stream that changed it last
-        self.silent: dict[str, bool] = {}
         self._back: dict[str, float] = {}  # there, and noted as silent still: since when
         self._opened = 0
         self._revision = 0
@@ -153,33 +154,37 @@ class Invariants:
     def _stored(self, row: Any, conversation: Any, sequence: int) -> bool:
         return row is not None and row.run_id == conversation.session._dials.run_id and row.sequence >= sequence
 
-    def committed(self, before: World, after: World, entries: Sequence[Entry]) -> None:
+    def refused(self, changes: Iterable[Change], now: float) -> None:
+        """These did not come to be: what the product has counted is more than what is durable."""
+        self.oracle.refused(now)
+        self.swings.refused(changes, now)
+
+    def committed(self, before: World, after: World, entries: Sequence[Entry], now: float) -> None:
         """A batch is durable: the world before it and after it, and what is in it."""
         touched = set[str]()
+        self.swings.batch_begins(now)
         for revision, change, author in entries:
             hold(revision == self._revision + 1, "revision", revision, "after", self._revision)
             self._revision = revision
             self.oracle.change(change)
+            self.swings.change(change)
             match change:
-                case Noted():
-                    self._noted(change)
-                case TokenMade() | TokenRevoked() | TokenUsed() | Answered() | Audited():
+                case Noted() | TokenMade() | TokenRevoked() | TokenUsed() | Answered() | Audited():
                     pass
                 case _ if hasattr(change, "machine_id"):
                     touched.add(change.machine_id)
                     self._machine(revision, change, author)
                 case _:
                     pass
-        self.oracle.batch_over()
+        self.swings.batch_over()
         for name in touched:
             hold(after.machines[name] == self.machines[name], name, "is not what its changes make of it")
-            noted = self.machines[name].silent_noted == self.silent.get(name, False)
-            hold(noted or self.machines[name].forgotten_at is not None, name, "events and facts differ")
         hold(not entries or after.revision == self._revision > before.revision, "the world's revision")
 
     def loaded(self, world: World) -> None:
         """A life of the provisioner begins with what is on the disk."""
         self.oracle.begins()
+        self.swings.begins()
         self.outward.verify()
         same = world.machines == self.machines and world.revision == self._revision
         hold(same, "the world that was loaded is not the fold of what is durable")
@@ -202,7 +207,6 @@ class Invariants:
             alike = not known or author == "operator" or _serial(change.evidence) == _serial(before.evidence)
             hold(alike, after.id, "is known, and comes again as another box by", change.token_id)
             hold(after.incarnation == (before.incarnation + 1 if before else 1), after.id, "has a wrong incarnation")
-            self.silent[after.id] = False
             return
         hold(before is not None, change.machine_id, "is not known")
         if before.forgotten_at is not None:
@@ -267,17 +271,6 @@ class Invariants:
             shared = [kind for kind, values in mine.items() if values & theirs.get(kind, frozenset())]
             few = 2 * len(shared) < len(mine.keys() & theirs.keys())
             hold(few or not shared, facts.id, "is let in beside", other.id, "with the same", ", ".join(shared))
-
-    def _noted(self, change: Noted) -> None:
-        facts = self.machines.get(change.machine_id)
-        if facts is None or facts.forgotten_at is not None:
-            return  # it was under way when the machine was forgotten
-        if change.kind == "machine.silent":
-            hold(not self.silent.get(change.machine_id), change.machine_id, "falls silent twice")
-            self.silent[change.machine_id] = True
-        elif change.kind == "machine.present" and change.because.startswith("back"):
-            hold(self.silent.get(change.machine_id), change.machine_id, "is back, and was not silent")
-            self.silent[change.machine_id] = False
 
 
 def _serial(evidence: bytes) -> str:

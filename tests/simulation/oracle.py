@@ -51,7 +51,6 @@ class Seen:
     epoch: int = 0
     heard: float | None = None
     silent: bool = False  # noted so
-    boot: str = ""
     told: dict[str, str] = field(default_factory=dict)  # problem -> the last word on it
     problems: frozenset[str] = frozenset()
 
@@ -67,8 +66,6 @@ class Oracle:
     def __init__(self) -> None:
         self.machines: dict[str, Seen] = {}
         self.tokens: dict[str, Token] = {}
-        self._reboots: set[str] = set()  # in this batch: those that came back with another boot id
-        self._told: set[str] = set()  # and those of which an event says so
         self._words: dict[tuple[str, str], list[float]] = defaultdict(list)  # machine, problem -> when it was told
         self._moves: dict[tuple[str, str], list[float]] = defaultdict(list)  # machine, probe -> when it came or went
         self._refused_at = 0.0
@@ -96,9 +93,7 @@ class Oracle:
         elif isinstance(change, SilenceNoted):
             seen.silent = change.silent
         elif isinstance(change, Met):
-            if seen.boot and seen.boot != change.boot_id:
-                self._reboots.add(change.machine_id)
-            seen.stream, seen.epoch, seen.heard, seen.boot = change.session, change.epoch, change.at, change.boot_id
+            seen.stream, seen.epoch, seen.heard = change.session, change.epoch, change.at
         elif isinstance(change, Parted):
             if seen.stream == change.session:
                 seen.stream, seen.heard = "", change.at
@@ -114,11 +109,6 @@ class Oracle:
     def refused(self, now: float) -> None:
         """Something did not come to be: what the product has counted of problems is more than what is durable."""
         self._refused_at = now
-
-    def batch_over(self) -> None:
-        hold(self._reboots == self._told, *(self._reboots ^ self._told), "came back with another boot id, or did not")
-        self._reboots.clear()
-        self._told.clear()
 
     def word(self, name: str, world: World, now: float, silent_after_s: float) -> Phase.ValueType:
         """The phase that it has to be in."""
@@ -169,8 +159,6 @@ class Oracle:
                 del moves[key]
 
     def _noted(self, change: Noted, seen: Seen) -> None:
-        if "rebooted" in change.because:
-            self._told.add(change.machine_id)
         if change.kind.startswith("machine.problem.") and " problems: " not in change.because:
             problem, since = change.because.partition(":")[0], change.at - FLAP_WINDOW_S
             seen.told[problem] = change.kind

@@ -113,4 +113,5 @@ def _differs(fleet: Fleet, machine: Machine, facts: Facts) -> str:
         return "its problems are not those that are stored"
     if facts.silent_noted:
         return "it is there, and noted as silent"
-    return fleet.invariants.oracle.told_wrongly(facts.id, machine.box.problems)
+    invariants = fleet.invariants
+    return invariants.swings.unsaid(facts.id) or invariants.oracle.told_wrongly(facts.id, machine.box.problems)

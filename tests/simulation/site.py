@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from provisioner.access import standing
 from provisioner.decision import Todo
 from provisioner.errors import BedplateError
-from provisioner.flaps import Flaps
+from provisioner.flaps import Flaps, Swing
 from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
 from provisioner.outbox import Outbox
 from provisioner.store import StoreError
@@ -112,11 +112,12 @@ class Site:
             self._put_down()
         except StoreError as refused:
             error = refused
-            self.invariants.oracle.refused(self.timeline.now)
             self.timeline.say("provisioner", str(refused))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         batch, late, self._writing, self._late = self._writing, self._late, [], []
+        if error:
+            self._refused(batch)
         for wish in batch:
             if error and wish.of:
                 wish.of.refused = True
@@ -125,9 +126,12 @@ class Site:
         for wish in batch:
             wish.told(error)
         if late:
-            self.invariants.oracle.refused(self.timeline.now)
+            self._refused(late)
         for wish in late:
             wish.told(OverError(OVER) if wish.of else StoreError(MEANWHILE))
+
+    def _refused(self, wishes: Sequence[Wish]) -> None:
+        self.invariants.refused([change for wish in wishes for change in wish.changes], self.timeline.now)
 
     def _put_down(self) -> None:
         before = self.world
@@ -137,7 +141,8 @@ class Site:
         self.world = self.store.world
         for wish in self._writing:
             self.invariants.outward.committed(wish.changes, wish.author)
-        self.invariants.committed(before, self.world, list(zip(revisions, changes, authors, strict=True)))
+        entries = list(zip(revisions, changes, authors, strict=True))
+        self.invariants.committed(before, self.world, entries, self.timeline.now)
 
     def _tick(self) -> None:
         if not self.alive:
@@ -196,6 +201,9 @@ class Site:
             self.invariants.outward.begins(sink.name, sink.wants)
         for name, work in outbox.works():
             self.loop.create_task(work, name=name)
+
+    def damped(self, found: Sequence[Change | Swing]) -> list[Change]:
+        return self.flaps.damped(found)
 
     async def write(self, changes: Sequence[Change]) -> list[int]:
         """The tick's one step: the next look is after it."""

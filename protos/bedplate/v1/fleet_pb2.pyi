@@ -332,8 +332,9 @@ class Event(_message.Message):
     """Goes up with each event; a watch resumes from it."""
     kind: _builtins.str
     """"machine.asked", "machine.accepted", "machine.enrolled", "machine.present", "machine.silent", "machine.changed",
-    "machine.problem.appeared", "machine.problem.cleared", "machine.problem.flapping", "machine.revoked", "machine.rekey",
-    "machine.replaced", "machine.forgotten", "token.created", "token.revoked", "credential.revoked".
+    "machine.flapping", "machine.problem.appeared", "machine.problem.cleared", "machine.problem.flapping",
+    "machine.revoked", "machine.rekey", "machine.replaced", "machine.forgotten", "token.created", "token.revoked",
+    "credential.revoked".
     """
     machine_id: _builtins.str
     """Empty where it concerns no machine."""
@@ -345,7 +346,9 @@ class Event(_message.Message):
     incarnation: _builtins.int
     """The machine's, when it was written. 0: it concerns no machine, or is of before this was kept."""
     count: _builtins.int
-    """For how many changes it stands: of a problem that flaps, or of several that moved at once. 0: for one."""
+    """For how many changes it stands: of a machine or a problem that flaps, or of several problems that moved at once.
+    0: for one.
+    """
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
