@@ -17,6 +17,7 @@ from tests.simulation.broken import hold
 from tests.simulation.oracle import FLAP_WINDOW_S, MOST
 
 SILENT, PRESENT, CHANGED, FLAPPING = (f"machine.{word}" for word in ("silent", "present", "changed", "flapping"))
+ON_ITS_WAY_S = 15.0  # longer than a slow disk has a change
 FIRST = "heard for the first time"  # which is no return
 BEGINNINGS = {  # of the sentences: as it is told, as a flap, as the last word
     "boot": ("rebooted: ", "rebooted, ", "boot "),
@@ -66,6 +67,7 @@ class Stand:
     digest: bytes = b""
     kernel: str = ""
     silent: bool = False
+    back_at: float = 0.0
     forgotten: bool = False
 
 
@@ -115,9 +117,7 @@ class Swings:
                 self._moves[name, "inventory"].append(change.at)
             stand.digest, stand.kernel = change.digest, change.kernel
         elif isinstance(change, SilenceNoted):
-            hold(change.silent != stand.silent, name, "falls silent twice, or is back and was not silent")
-            self._moves[name, "presence"].append(change.at)
-            stand.silent = change.silent
+            self._silence(change, stand)
 
     def batch_over(self) -> None:
         """What changed, and what is told of it, are in one batch."""
@@ -146,6 +146,18 @@ class Swings:
         for aspect in BEGINNINGS:
             course = self._courses[name, aspect]
             course.doubt, course.open, course.last = True, False, at
+
+    def _silence(self, change: SilenceNoted, stand: Stand) -> None:
+        """That it is back may be written twice: by the tick, and by a stream that began meanwhile."""
+        name = change.machine_id
+        hold(not (change.silent and stand.silent), name, "falls silent twice")
+        if not change.silent and not stand.silent:
+            hold(abs(change.at - stand.back_at) < ON_ITS_WAY_S, name, "is back, and was not silent")
+            self._courses[name, "presence"].doubt = True
+            self._courses[name, "presence"].last = change.at
+        self._moves[name, "presence"].append(change.at)
+        stand.silent = change.silent
+        stand.back_at = stand.back_at if change.silent else change.at
 
     def _noted(self, change: Noted, stand: Stand) -> None:
         if change.kind not in {SILENT, PRESENT, CHANGED, FLAPPING} or change.because.startswith(FIRST):
