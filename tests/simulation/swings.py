@@ -17,7 +17,7 @@ from tests.simulation.broken import hold
 from tests.simulation.oracle import FLAP_WINDOW_S, MOST
 
 SILENT, PRESENT, CHANGED, FLAPPING = (f"machine.{word}" for word in ("silent", "present", "changed", "flapping"))
-ON_ITS_WAY_S = 15.0  # longer than a slow disk has a change
+ON_ITS_WAY_S = 60.0  # longer than a slow disk has a change, and the one before it
 FIRST = "heard for the first time"  # which is no return
 BEGINNINGS = {  # of the sentences: as it is told, as a flap, as the last word
     "boot": ("rebooted: ", "rebooted, ", "boot "),
