@@ -152,9 +152,10 @@ class Swings:
         name = change.machine_id
         hold(not (change.silent and stand.silent), name, "falls silent twice")
         if not change.silent and not stand.silent:
-            hold(abs(change.at - stand.back_at) < ON_ITS_WAY_S, name, "is back, and was not silent")
-            self._courses[name, "presence"].doubt = True
-            self._courses[name, "presence"].last = change.at
+            course = self._courses[name, "presence"]
+            twice = abs(change.at - stand.back_at) < ON_ITS_WAY_S
+            hold(twice or course.doubt, name, "is back, and was not silent")  # in doubt: it was, in the life before
+            course.doubt, course.last = True, change.at
         self._moves[name, "presence"].append(change.at)
         stand.silent = change.silent
         stand.back_at = stand.back_at if change.silent else change.at
