@@ -4,6 +4,7 @@ life, with the provisioner as it runs. Afterwards nothing of it stands, and noth
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -145,6 +146,17 @@ class Successor:
         return await met(self.here.main, self.here, pair, self.channels)
 
 
+@contextlib.asynccontextmanager
+async def succeeded(folder: Path) -> AsyncIterator[tuple[FleetStub, Stream, Successor]]:
+    """An operator, the open stream of a machine, and who is to be that machine next."""
+    async with site(folder) as here, contextlib.AsyncExitStack() as channels:
+        who = person(here.ca, "olga", "operator")
+        olga = FleetStub(await channels.enter_async_context(dial(here.main, here.ca, who)))
+        await enrolled(here, Successor.NAME, showing().SerializeToString())
+        older = await met(here.main, here, machine(here.ca, Successor.NAME, 1), channels)
+        yield olga, older, Successor(here, channels)
+
+
 async def stands(stream: Stream) -> None:
     """It ends by its own goodbye, and nobody has dismissed it before."""
     await stream.write(SessionRequest(goodbye=Goodbye(because="that is all")))
@@ -155,14 +167,8 @@ async def stands(stream: Stream) -> None:
 @pytest.mark.slow
 def test_the_quiet_stream_of_a_machine_ends_once_another_key_is_let_in_as_that_machine(tmp_path: Path) -> None:
     async def main() -> None:
-        async with site(tmp_path) as here, contextlib.AsyncExitStack() as channels:
-            olga = FleetStub(
-                await channels.enter_async_context(dial(here.main, here.ca, person(here.ca, "olga", "operator")))
-            )
-            await enrolled(here, Successor.NAME, showing().SerializeToString())
-            older = await met(here.main, here, machine(here.ca, Successor.NAME, 1), channels)
+        async with succeeded(tmp_path) as (olga, older, successor):
             made = await olga.RekeyMachine(pb.RekeyMachineRequest(machine=Successor.NAME, request_id="r-1"))
-            successor = Successor(here, channels)
             answer = await successor.asks(made.join_token)
             assert await last_word(older) == (
                 "another key was let in as this machine; its older certificate is worth nothing"
@@ -177,13 +183,8 @@ def test_the_quiet_stream_of_a_machine_ends_once_another_key_is_let_in_as_that_m
 @pytest.mark.slow
 def test_the_quiet_stream_of_a_machine_whose_place_another_takes_ends_once_a_person_has_said_so(tmp_path: Path) -> None:
     async def main() -> None:
-        async with site(tmp_path) as here, contextlib.AsyncExitStack() as channels:
-            olga = FleetStub(
-                await channels.enter_async_context(dial(here.main, here.ca, person(here.ca, "olga", "operator")))
-            )
-            await enrolled(here, Successor.NAME, showing().SerializeToString())
-            older = await met(here.main, here, machine(here.ca, Successor.NAME, 1), channels)
-            made, successor = await olga.CreateToken(pb.CreateTokenRequest(request_id="r-1")), Successor(here, channels)
+        async with succeeded(tmp_path) as (olga, older, successor):
+            made = await olga.CreateToken(pb.CreateTokenRequest(request_id="r-1"))
             waits = (await successor.asks(made.join_token)).pending.machine_id
             asked = pb.AcceptMachineRequest(machine=waits, request_id="r-2", replaces=Successor.NAME)
             await olga.AcceptMachine(asked)

@@ -43,9 +43,8 @@ def _boot(machine: Machine) -> None:
     if machine.wire and not machine.settled:  # else it would dial more often than its manners let it
         machine.stop(politely=True)
         machine.box.reboot()
-        machine.timeline.after(
-            machine.timeline.between(0.5, 3.0), machine.start
-        )  # a boot takes longer than a word's way
+        # A boot takes longer than a word that is on its way.
+        machine.timeline.after(machine.timeline.between(0.5, 3.0), machine.start)
 
 
 def edge(fleet: Fleet) -> None:
