@@ -4,7 +4,8 @@ life, with the provisioner as it runs. Afterwards nothing of it stands, and noth
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -102,6 +103,38 @@ def test_at_whatever_moment_of_its_stream_a_machine_is_turned_out_nothing_of_it_
                 assert facts.revoked or facts.forgotten_at is not None
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("verb", ["RevokeMachine", "ForgetMachine"])
+def test_a_stream_ends_though_whoever_turned_its_machine_out_hung_up_while_that_was_written(
+    tmp_path: Path, verb: str
+) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here, contextlib.AsyncExitStack() as channels:
+            channel = await channels.enter_async_context(dial(here.main, here.ca, person(here.ca, "ada", "admin")))
+            admin, name = FleetStub(channel), "m-xxxxxxxx"
+            await enrolled(here, name)
+            stream = await met(here.main, here, machine(here.ca, name, 1), channels)
+            await here.fleet.write(())
+            with held(tmp_path / "bedplate.db"):
+                call = getattr(admin, verb)(getattr(pb, f"{verb}Request")(machine=name, request_id="once"))
+                async with asyncio.timeout(10):
+                    while not any(task.get_name() == f"{verb} once" for task in asyncio.all_tasks()):  # noqa: ASYNC110 - it is on its way
+                        await asyncio.sleep(0)
+                call.cancel()
+                await admin.ListMachines(pb.ListMachinesRequest())  # on the same connection: the hanging up came first
+            assert "machine" in await last_word(stream)
+
+    asyncio.run(main())
+
+
+@contextlib.contextmanager
+def held(store: Path) -> Iterator[None]:
+    """Nobody writes to it meanwhile: what is to be written waits."""
+    with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        yield
+        holder.execute("ROLLBACK")
 
 
 @pytest.mark.slow

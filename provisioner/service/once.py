@@ -3,12 +3,12 @@
 Rule 1: effect, answer and the entry in the audit are one transaction: there is no moment at which one is there without
         the others. No method says what it leaves in the audit, so none can forget it.
 Rule 2: equal requests that come at once are one piece of work with several readers; nobody else waits for it.
-Rule 3: a caller that hangs up takes nothing back.
+Rule 3: a caller that hangs up takes nothing back, and keeps nobody from what follows: whoever is to go by it now goes.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -26,6 +26,7 @@ R = TypeVar("R", bound=Message)
 LONGEST = 64
 Subject = Callable[[], str]  # what the write is about: one write at a time for each, and for each `turn`
 Effect = Callable[[str], tuple[R, Sequence[Change]]]  # of the subject: the answer, and what makes it true
+Sequel = Callable[[R], Awaitable[None]]  # what follows once it is written, also where it was long ago
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,24 @@ class Once:
     _under_way: dict[tuple[str, str], _Work] = field(default_factory=dict)
     _turns: Turns = field(default_factory=Turns)
 
-    async def answer(self, asked: Ask, kind: type[R], subject: Subject, effect: Effect[R], *, turn: str = "") -> R:
+    async def answer(  # noqa: PLR0913 - what of whom, and around it
+        self,
+        asked: Ask,
+        kind: type[R],
+        subject: Subject,
+        effect: Effect[R],
+        *,
+        turn: str = "",
+        sequel: Sequel[R] | None = None,
+    ) -> R:
         """The effect reads the world when it is its subject's turn, and comes to be at most once. Where it looks at
-        other subjects too, it waits for the others of its `turn`.
+        other subjects too, it waits for the others of its `turn`. `sequel` is over before anybody is answered.
         """
         work = self._under_way.get(asked.key)
         if work is None:
             task = asyncio.create_task(
-                self._answered(asked, subject, effect, turn), name=f"{asked.method} {asked.request_id}"
+                self._followed(self._answered(asked, subject, effect, turn), kind, sequel),
+                name=f"{asked.method} {asked.request_id}",
             )
             work = self._under_way[asked.key] = _Work(asked, task)
             task.add_done_callback(lambda done: self._done(asked, done))
@@ -82,6 +93,13 @@ class Once:
         del self._under_way[asked.key]
         if not task.cancelled():
             task.exception()  # whoever asked may be gone
+
+    @staticmethod
+    async def _followed(answered: Awaitable[bytes], kind: type[R], sequel: Sequel[R] | None) -> bytes:
+        response = await answered
+        if sequel is not None:
+            await sequel(kind.FromString(response))
+        return response
 
     async def _answered(self, asked: Ask, subject: Subject, effect: Effect[R], turn: str) -> bytes:
         before = await self.ledger.read(self.ledger.store.answered, *asked.key)

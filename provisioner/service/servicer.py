@@ -1,8 +1,8 @@
 """The servicer: one method a line of the proto, each a translation. The guard in `access` stands before all of them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from bedplate.v1 import fleet_pb2 as pb
 from bedplate.v1.fleet_pb2_grpc import FleetServicer as Servicer
@@ -22,6 +22,14 @@ from provisioner.service.refusals import invalid, precondition, refusing
 from provisioner.world import Change, Facts
 
 CUT_OFF_S = 2.0
+REPLACED = "another host took this machine's place; its certificate is worth nothing"
+
+
+class Cutting(Protocol):
+    """An answer after which a stream of that machine is over."""
+
+    @property
+    def machine(self) -> pb.Machine: ...
 
 
 class FleetServicer(Servicer):
@@ -145,18 +153,14 @@ class FleetServicer(Servicer):
         with refusing():
             if request.replaces and request.beside:
                 raise invalid("beside", "cannot accept: a machine is another one, or takes its place; not both")
-            response = await self._once.answer(
+            return await self._once.answer(
                 ask(who, "AcceptMachine", request.request_id, request),
                 pb.AcceptMachineResponse,
                 lambda: find(ledger.world, request.replaces or request.machine).id,  # whose place it is about
                 lambda name: self._accept(who, name, request),
                 turn="accept",  # of two that show the same hardware, the second is to see that the first is in
+                sequel=self._cutting(REPLACED) if request.replaces else None,
             )
-        if request.replaces:
-            await self._cut(
-                response.machine, "another host took this machine's place; its certificate is worth nothing"
-            )
-        return response
 
     def _accept(
         self, who: Caller, name: str, request: pb.AcceptMachineRequest
@@ -172,14 +176,13 @@ class FleetServicer(Servicer):
     async def RevokeMachine(self, request: pb.RevokeMachineRequest, context: Any) -> pb.RevokeMachineResponse:
         who, ledger = caller(context), self._ledger
         with refusing():
-            response = await self._once.answer(
+            return await self._once.answer(
                 ask(who, "RevokeMachine", request.request_id, request),
                 pb.RevokeMachineResponse,
                 lambda: find(ledger.world, request.machine).id,
                 lambda name: writes.revoke(ledger, who, find(ledger.world, name)),
+                sequel=self._cutting("this machine's certificate was revoked"),
             )
-        await self._cut(response.machine, "this machine's certificate was revoked")
-        return response
 
     async def RekeyMachine(self, request: pb.RekeyMachineRequest, context: Any) -> pb.RekeyMachineResponse:
         who, ledger = caller(context), self._ledger
@@ -194,14 +197,13 @@ class FleetServicer(Servicer):
     async def ForgetMachine(self, request: pb.ForgetMachineRequest, context: Any) -> pb.ForgetMachineResponse:
         who, ledger = caller(context), self._ledger
         with refusing():
-            response = await self._once.answer(
+            return await self._once.answer(
                 ask(who, "ForgetMachine", request.request_id, request),
                 pb.ForgetMachineResponse,
                 lambda: find(ledger.world, request.machine).id,
                 lambda name: writes.forget(ledger, who, find(ledger.world, name)),
+                sequel=self._cutting("this machine was forgotten; enrol it again with a new join token"),
             )
-        await self._cut(response.machine, "this machine was forgotten; enrol it again with a new join token")
-        return response
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
         who = caller(context)
@@ -227,20 +229,25 @@ class FleetServicer(Servicer):
         who, found = caller(context), await self._credentials()
         with refusing():
             what = people.subject(request)
-            response = await self._once.answer(
+            return await self._once.answer(
                 ask(who, "RevokeCredential", request.request_id, request),
                 pb.RevokeCredentialResponse,
                 lambda: what.name or what.serial_number,
                 lambda _: people.revoke(self._ledger, who, what, found),
+                sequel=self._judged,
             )
+
+    async def _judged(self, _: pb.RevokeCredentialResponse) -> None:
         self._judge()
-        return response
 
     async def _credentials(self) -> list[Credential]:
         ledger = self._ledger
         with refusing():
             entries = await ledger.read(ledger.store.audit_of, ISSUING)
         return issued(entries, ledger.world.revoked, ledger.now())
+
+    def _cutting(self, because: str) -> Callable[[Cutting], Awaitable[None]]:
+        return lambda response: self._cut(response.machine, because)
 
     async def _cut(self, machine: pb.Machine, because: str) -> None:
         """A peer that does not read must not hold up the answer; the guard refuses it from now on anyway."""
