@@ -65,7 +65,7 @@ async def enrol(
     token = decode(join_token)
     met = await meet(token)
     answer = None
-    for each in await _csrs(state):
+    for each in await _csrs(state, token.token_id):
         request = enrol_request(token, each.csr, evidence, agent_version, known=each.old)
         try:
             answer = await ask(met, request)
@@ -230,8 +230,8 @@ class _Csr:
     old: bool  # the provisioner may know its key
 
 
-async def _csrs(state: Path) -> Sequence[_Csr]:
-    answer = await _child({"do": "request", "state": str(state)})
+async def _csrs(state: Path, token_id: str = "") -> Sequence[_Csr]:
+    answer = await _child({"do": "request", "state": str(state), "token_id": token_id})
     return [_Csr(base64.b64decode(each["csr"]), each["old"]) for each in answer["csrs"]]
 
 

@@ -4,6 +4,8 @@ Rule 1: `identity.json` holds the certificate, its key, the roots and where the 
         rename: a crash at any moment leaves the old identity or the new one.
 Rule 2: `next.key` is a key that may have a certificate already, only not here yet. It is kept until it has: the
         provisioner may know the machine by it.
+Rule 3: `anew.key` is the same for who has an identity and comes in by another join token: it may have been turned out
+        because its keys were copied, and what lay there before then was copied with them.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ from nodeagent.errors import BedplateError
 
 IDENTITY: Final = "identity.json"
 NEXT_KEY: Final = "next.key"
+ANEW_KEY: Final = "anew.key"
 FILE_BYTES: Final = 1 << 20
 
 

@@ -4,10 +4,11 @@ Rule 1: the agent that stays never imports this file: the library that it needs 
 Rule 2: a key is on the disk before anything signed with it leaves, and it never leaves.
 Rule 3: one JSON object in, on stdin, one out, on stdout: `{"error": "cannot …"}` where it did not work.
 
-    {"do": "request", "state": DIR}                      -> {"csrs": [{"csr": BASE64, "old": true|false}, …]}
+    {"do": "request", "state": DIR, "token_id": ID}      -> {"csrs": [{"csr": BASE64, "old": true|false}, …]}
     {"do": "keep", "state": DIR, "credentials": {…}}     -> {}
 
-Of the CSRs the last is of the next key; those before it are of keys that the provisioner may know already.
+Of the CSRs the last is of the key to go on with; those before it are of keys that the provisioner may know already.
+`token_id` is of the join token that it asks by; absent where it asks by the certificate that it has.
 """
 
 import base64
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nodeagent.errors import BedplateError
-from nodeagent.identity import NEXT_KEY, Identity, load, read, save, sync, write_secret
+from nodeagent.identity import ANEW_KEY, NEXT_KEY, Identity, load, read, save, sync, write_secret
 
 NONE: Final = (  # how the library says that something is no certificate and no key
     ValueError,
@@ -54,6 +55,7 @@ class Kept:
 
 class Request(msgspec.Struct, tag_field="do", tag="request", frozen=True, forbid_unknown_fields=True):
     state: str
+    token_id: str = ""
 
 
 class Keep(msgspec.Struct, tag_field="do", tag="keep", frozen=True, forbid_unknown_fields=True):
@@ -65,8 +67,8 @@ def main() -> int:
     try:
         asked: Request | Keep = msgspec.json.decode(sys.stdin.buffer.read(), type=Request | Keep)
         match asked:
-            case Request(state):
-                answer: object = {"csrs": request(Path(state))}
+            case Request(state, token_id):
+                answer: object = {"csrs": request(Path(state), token_id)}
             case Keep(state, credentials):
                 keep(Path(state), credentials)
                 answer = {}
@@ -113,33 +115,60 @@ def _identity_of(kept: Kept, key_pem: bytes) -> Identity:
     )
 
 
-def request(state: Path) -> list[dict[str, object]]:
-    """CSRs of all keys that this machine may be known by, the next one last; made if there is none."""
+def request(state: Path, token_id: str = "") -> list[dict[str, object]]:
+    """CSRs of all keys that this machine may be known by, the one to go on with last; made if there is none.
+
+    By a join token that is another than it came in by, it goes on with a key that is made for that.
+    """
     identity = load(state)
-    path = state / NEXT_KEY
-    pem = read(path)
-    old = pem is not None
-    if pem is None or (identity is not None and pem == identity.key_pem):
-        pem, old = _pem(ec.generate_private_key(ec.SECP256R1())), False
-        write_secret(path, pem)
-    keys = [(identity.key_pem, True)] if identity else []
-    keys += [(pem, True), (pem, False)] if old else [(pem, False)]
-    return [{"csr": base64.b64encode(_csr(_key(each, path))).decode(), "old": known} for each, known in keys]
+    anew = identity is not None and token_id not in {"", identity.token_id}
+    path = state / (ANEW_KEY if anew else NEXT_KEY)
+    waiting = _waiting(state, identity)
+    if path not in waiting:
+        write_secret(path, pem := _pem(ec.generate_private_key(ec.SECP256R1())))
+    else:
+        pem = waiting[path]
+    known = [(path, identity.key_pem)] if identity else []
+    known += waiting.items()
+    keys = [(_key(each, where), True) for where, each in known] + [(_key(pem, path), False)]
+    return [{"csr": base64.b64encode(_csr(key)).decode(), "old": old} for key, old in keys]
+
+
+def _waiting(state: Path, identity: Identity | None) -> dict[Path, bytes]:
+    """Keys that may have a certificate already, only not here yet. One that is in use was left by a crash."""
+    found = {path: read(path) for path in (state / NEXT_KEY, state / ANEW_KEY)}
+    used = identity.key_pem if identity else None
+    return {path: pem for path, pem in found.items() if pem is not None and pem != used}
 
 
 def keep(state: Path, kept: Kept) -> None:
-    """The identity is in place before the next key goes: at no moment is there a certificate without its key."""
-    path = state / NEXT_KEY
-    identity, pem = load(state), read(path)
-    keys = [key for key in (pem, identity.key_pem if identity else None) if key is not None]
-    mine = [key for key in keys if _fits(kept, key, path)]
-    if not mine:
+    """The identity is in place before its key goes: at no moment is there a certificate without its key.
+
+    Where it is a key that waited, others that wait go before that: nothing is ever asked for with them again.
+    """
+    identity = load(state)
+    waiting = _waiting(state, identity)
+    keys = [*waiting.items()] + ([(state, identity.key_pem)] if identity else [])
+    mine = next((each for each in keys if _fits(kept, each[1], each[0])), None)
+    if mine is None:
         raise BedplateError(f"cannot take the certificate: its key is not in {state} (any more)")
-    save(state, identity_of(kept, mine[0]))
-    if mine[0] == pem:
-        with contextlib.suppress(OSError):  # it is harmless: a key that is in use is not taken for the next one
-            path.unlink()
-            sync(state)
+    path, pem = mine
+    younger = identity_of(kept, pem)
+    if path in waiting:
+        for other in waiting.keys() - {path}:
+            _remove(other)
+    save(state, younger)
+    if path in waiting:
+        with contextlib.suppress(BedplateError):  # it is harmless: a key that is in use is not taken for the next one
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+        sync(path.parent)
+    except OSError as error:
+        raise BedplateError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def _fits(kept: Kept, key_pem: bytes, path: Path) -> bool:

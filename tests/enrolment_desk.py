@@ -97,13 +97,13 @@ class Desk:
     async def __aexit__(self, *_):
         await asyncio.gather(*(server.stop(None) for server in self.servers))
 
-    async def token(self, *, uses=1, ttl=HOUR, review=False, addresses=None):
-        minted = await minted_in(self.book, uses=uses, ttl=ttl, review=review)
+    async def token(self, *, uses=1, ttl=HOUR, review=False, addresses=None, machine_id=""):
+        minted = await minted_in(self.book, uses=uses, ttl=ttl, review=review, machine_id=machine_id)
         return tokens.encode(minted, addresses or [self.address], self.ca.sha256)
 
 
-async def minted_in(book, *, uses=1, ttl=HOUR, review=False):
-    minted = tokens.mint()
+async def minted_in(book, *, uses=1, ttl=HOUR, review=False, machine_id=""):
+    minted = tokens.mint(machine_id)
     now = book.now()
     made = TokenMade(minted.token_id, minted.secret_sha256, now, now + ttl, uses, review, "ada (admin)")
     await book.write([made])

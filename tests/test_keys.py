@@ -43,8 +43,8 @@ def certified(csr, who="m-4kq7zt2x"):
     }
 
 
-def csrs(state):
-    return [base64.b64decode(each["csr"]) for each in keys.request(state)]
+def csrs(state, token_id=""):
+    return [base64.b64decode(each["csr"]) for each in keys.request(state, token_id)]
 
 
 def enrolled(state):
@@ -72,6 +72,42 @@ def test_a_machine_that_has_a_certificate_makes_another_key_for_the_next(tmp_pat
     mine, following = csrs(tmp_path)
     assert csr_key(mine) == load_pem_private_key(identity.key_pem, None).public_key()
     assert csr_key(following) != csr_key(mine)
+
+
+def test_who_comes_in_by_another_token_goes_on_with_a_key_that_did_not_lie_there_before(tmp_path):
+    """Its keys may have been copied, the one for the next certificate too; while nobody answers it stays this key."""
+    enrolled(tmp_path)
+    mine, copied = csrs(tmp_path)
+    assert [csr_key(each) for each in csrs(tmp_path, "t-token")] == [csr_key(mine), csr_key(copied), csr_key(copied)]
+    *_, anew = csrs(tmp_path, "t-another")
+    assert csr_key(anew) not in [csr_key(mine), csr_key(copied)]
+    assert csr_key(csrs(tmp_path, "t-another")[-1]) == csr_key(anew)
+    assert [each["old"] for each in keys.request(tmp_path, "t-another")] == [True, True, True, False]
+    keys.keep(tmp_path, keys.Kept(**certified(anew) | {"token_id": "t-another"}))
+    assert [path.name for path in tmp_path.iterdir()] == ["identity.json"]
+    assert csr_key(csrs(tmp_path)[-1]) not in [csr_key(mine), csr_key(copied), csr_key(anew)]
+
+
+def test_a_renewal_leaves_no_key_that_was_made_to_come_in_anew(tmp_path):
+    enrolled(tmp_path)
+    csrs(tmp_path, "t-another")
+    keys.keep(tmp_path, keys.Kept(**certified(csrs(tmp_path)[-1])))
+    assert [path.name for path in tmp_path.iterdir()] == ["identity.json"]
+
+
+def test_cut_off_while_it_comes_in_anew_the_copied_key_is_gone_wherever_the_new_certificate_is(tmp_path):
+    state = tmp_path / "state"
+    old = enrolled(state)
+    copied = csr_key(csrs(state)[-1])
+    credentials = certified(csrs(state, "t-another")[-1]) | {"token_id": "t-another"}
+    after = _cut_off_everywhere(state, {"do": "keep", "state": str(state), "credentials": credentials})
+    seen = [_left(tmp_path / str(one["count"]), one["left"]) for one in after]
+    assert {identity.certificate for identity, _ in seen} == {old.certificate, credentials["certificate"]}
+    for identity, folder in seen:
+        if identity.certificate == old.certificate:
+            keys.keep(folder, keys.Kept(**credentials))
+        assert load(folder).certificate == credentials["certificate"]
+        assert copied not in [csr_key(each) for each in csrs(folder)]
 
 
 def test_cut_off_at_any_moment_there_is_the_old_pair_or_the_new_one(tmp_path):

@@ -202,8 +202,9 @@ def test_an_agent_has_the_key_of_whatever_left_it_wherever_the_power_is_cut(memo
     root, log, state = memory / "root", memory / "log", memory / "root" / "state"
     root.mkdir()
     ca, sent, certificates = authority(new_key(), now=time.time()), [], []
-    for number in range(2):
-        csr = base64.b64decode(_keys(root, log, {"do": "request", "state": str(state)})["csrs"][-1]["csr"])
+    for number, token_id in enumerate(("t", "", "t-another")):
+        asked = {"do": "request", "state": str(state), "token_id": token_id}
+        csr = base64.b64decode(_keys(root, log, asked)["csrs"][-1]["csr"])
         sent.append(csr_key(csr))
         mark(f"{number} sent", log)
         issued = ca.issue_machine(csr, MachineIdentity("m-aaaaaaaa", 1), lifetime_s=86400, now=time.time())
@@ -229,7 +230,8 @@ def _still_somebody(found: Path, cut: Cut, sent: list[object], certificates: lis
     state = found / "state"
     who = identity.load(state)
     number, _, step = cut.marked.partition(" ")
-    keys = [key for key in (identity.read(state / identity.NEXT_KEY), who and who.key_pem) if key]
+    waiting = [identity.read(state / name) for name in (identity.NEXT_KEY, identity.ANEW_KEY)]
+    keys = [key for key in (*waiting, who and who.key_pem) if key]
     here = [load_pem_private_key(key, None).public_key() for key in keys]
     if step:
         assert sent[int(number)] in here, cut.where

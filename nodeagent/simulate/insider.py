@@ -71,7 +71,7 @@ class Insider:
         try:
             token = decode(self.token())
             met, evidence, answer = await self._meet(token), self.evidence(), EnrolResponse()
-            for each in await asyncio.to_thread(keys.request, self.folder):
+            for each in await asyncio.to_thread(keys.request, self.folder, token.token_id):
                 known, csr = bool(each["old"]), base64.b64decode(str(each["csr"]))
                 try:
                     answer = await ask(met, enrol_request(token, csr, evidence, VERSION, known=known))

@@ -101,6 +101,7 @@ DECODERS: dict[str, Decoder] = {
         (BedplateError,),
     ),
     "agent: next.key": Decoder(a_file(lambda path: keys.request(path.parent), "next.key"), [KEY], (BedplateError,)),
+    "agent: anew.key": Decoder(a_file(lambda path: keys.request(path.parent), "anew.key"), [KEY], (BedplateError,)),
     "agent: uevent": Decoder(plain(changes.of_uevent), [b"change@/devices/x\0ACTION=change\0SUBSYSTEM=net\0"]),
     "agent: rtnetlink": Decoder(plain(changes.of_rtnetlink), [ROUTE, ROUTE * 3]),
     "agent: mountinfo": Decoder(

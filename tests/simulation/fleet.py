@@ -210,4 +210,4 @@ class Fleet:
         box = self.owner(facts)
         who = box.identity.certificate if box.identity else None
         named = who is not None and (who.machine_id, who.incarnation) == (facts.id, facts.incarnation)
-        return not named and box.next_key != facts.key_sha256
+        return not named and facts.key_sha256 not in box.waiting()

@@ -16,6 +16,7 @@ from nodeagent.session import PeerError, Session, State
 from nodeagent.steps.renew import Renew
 from tests.simulation.box import Box
 from tests.simulation.door import Answer, Ask, Certificate, Waits
+from tests.simulation.identity import Identity
 from tests.simulation.invariants import Invariants
 from tests.simulation.timeline import Timeline
 from tests.simulation.wire import End, Wire
@@ -32,27 +33,6 @@ class Network(Protocol):
     def renew(self, machine: "Machine", who: Certificate, key: bytes, answer: Callable[[Answer], None]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """identity.json"""
-
-    certificate: Certificate
-    kept_at: float
-    token_id: str
-
-    @property
-    def machine_id(self) -> str:
-        return self.certificate.machine_id
-
-    @property
-    def not_before(self) -> float:
-        return self.certificate.not_before
-
-    @property
-    def not_after(self) -> float:
-        return self.certificate.not_after
-
-
 @dataclass(eq=False, slots=True)
 class Machine:
     timeline: Timeline
@@ -63,6 +43,7 @@ class Machine:
     skew_s: float = 0.0
     identity: Identity | None = None
     next_key: bytes = b""
+    anew_key: bytes = b""  # to come in by another token than it did
     keys: set[bytes] = field(default_factory=set)  # all that this box ever made: for the invariants
     process: int = 0  # which run of the agent this is; 0 while none is
     runs: int = 0
@@ -105,7 +86,7 @@ class Machine:
 
     def wipe(self) -> None:
         """A new image: what the agent kept is gone."""
-        self.identity, self.next_key = None, b""
+        self.identity, self.next_key, self.anew_key = None, b"", b""
 
     @property
     def clock(self) -> float:
@@ -144,20 +125,25 @@ class Machine:
 
     # -- the certificate -------------------------------------------------------------------------------------------
 
-    def _new_key(self) -> bytes:
-        if not self.next_key or (self.identity and self.next_key == self.identity.certificate.key):
-            self.next_key = self.timeline.random.randbytes(32)
-            self.keys.add(self.next_key)
-            self.invariants.made(self, self.next_key)
-        return self.next_key
+    def waiting(self) -> list[bytes]:
+        """Keys that may have a certificate already, only not here yet."""
+        return [key for key in (self.next_key, self.anew_key) if key]
+
+    def _made(self) -> bytes:
+        key = self.timeline.random.randbytes(32)
+        self.keys.add(key)
+        self.invariants.made(self, key)
+        return key
 
     def _enrol(self) -> None:
         """Keys that may be known already are shown without the token first."""
-        old = self.next_key
-        new = self._new_key()
         shown = [(self.identity.certificate.key, False)] if self.identity else []
-        shown += [(new, False), (new, True)] if new == old else [(new, True)]
-        self._show(shown)
+        shown += [(key, False) for key in self.waiting()]
+        if self.identity and self.identity.token_id != self.token[0]:
+            key = self.anew_key = self.anew_key or self._made()
+        else:
+            key = self.next_key = self.next_key or self._made()
+        self._show([*shown, (key, True)])
 
     def _show(self, shown: list[tuple[bytes, bool]]) -> None:
         (key, with_token), *rest = shown
@@ -180,7 +166,8 @@ class Machine:
 
     def _renew(self) -> None:
         if self.identity:
-            self.network.renew(self, self.identity.certificate, self._new_key(), self._once(self._answered))
+            self.next_key = self.next_key or self._made()
+            self.network.renew(self, self.identity.certificate, self.next_key, self._once(self._answered))
 
     def _once(self, told: Callable[[Answer], None]) -> Callable[[Answer], None]:
         """The answer to one question, if it comes in time and the process still runs."""
@@ -202,8 +189,11 @@ class Machine:
 
     def _answered(self, answer: Answer) -> None:
         if isinstance(answer, Certificate):
-            if answer.key not in (self.next_key, self.identity.certificate.key if self.identity else b""):
+            waited = answer.key in self.waiting()
+            if not waited and not (self.identity and answer.key == self.identity.certificate.key):
                 return
+            if waited:
+                self.next_key = self.anew_key = b""
             self.timeline.say(self, "is", answer.machine_id, "incarnation", answer.incarnation)
             self.identity = Identity(answer, self.clock, self.token[0])
             self.refused, self.last, self.again_at = "", "", 0.0

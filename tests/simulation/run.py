@@ -92,7 +92,7 @@ def _unwell_box(fleet: Fleet, machine: Machine) -> str:
     world = fleet.site.world
     facts = world.machines.get(machine.identity.machine_id) if machine.identity else None
     if facts is None or facts.forgotten_at is not None or facts.incarnation != machine.identity.certificate.incarnation:
-        waiting = [one for one in world.known if one.key_sha256 == machine.next_key]
+        waiting = [one for one in world.known if one.key_sha256 in machine.waiting()]
         stands_back = bool(waiting) and waiting[0].accepted_at is None and bool(clash(waiting[0], world))
         return "" if stands_back else f"has no name: {machine.last or machine.refused}"
     if not world.connected(facts):
