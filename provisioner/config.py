@@ -162,11 +162,31 @@ def _check_webhook(webhook: Webhook) -> None:
         raise ValueError(f"{which}, and must be https; insecure = true allows http")
 
 
+WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+
+
 def _named(message: str) -> str:
-    """'Object contains unknown field `silent_after`' -> 'unknown key "silent_after"; did you mean "silent_after_s"?'"""
-    if unknown := re.match(r"Object contains unknown field `([^`]*)`(?: - at `\$\.(\w+))?", message):
-        table = {"mqtt": Mqtt, "webhook": Webhook}.get(unknown[2] or "", Config)
+    """What msgspec says, for people.
+
+    'Object contains unknown field `hst` - at `$.mqtt`'       -> 'unknown key "mqtt.hst"; did you mean "host"?'
+    'Expected `int`, got `str` - at `$.mqtt.port`'            -> 'mqtt.port must be a whole number, and is text'
+    'Object missing required field `url` - at `$.webhook[0]`' -> 'webhook[0].url is missing'
+    """
+    what, _, place = message.partition(" - at `$.")
+    place = place.removesuffix("`")
+    if unknown := re.match(r"Object contains unknown field `([^`]*)`", what):
+        table = {"mqtt": Mqtt, "webhook": Webhook}.get(place.partition("[")[0], Config)
         near = difflib.get_close_matches(unknown[1], table.__struct_fields__, n=1)
-        key = f"{unknown[2]}.{unknown[1]}" if unknown[2] else unknown[1]
+        key = f"{place}.{unknown[1]}" if place else unknown[1]
         return f"unknown key {json.dumps(key)}" + (f'; did you mean "{near[0]}"?' if near else "")
-    return re.sub(r" - at `\$\.([^`]*)`", r" for \1", message)
+    if missing := re.match(r"Object missing required field `([^`]*)`", what):
+        return f"{place}.{missing[1]} is missing"
+    plain = re.sub(r"`(\w+)`", lambda word: WORDS.get(word[1], word[1]), what)
+    return f"{place} {plain}".replace(" Expected ", " must be ").replace(", got ", ", and is ")
