@@ -15,7 +15,9 @@ from provisioner.packing import DamagedError
 
 ADVICE = {
     "SQLITE_NOTADB": "this is no store of a provisioner: name the right file, or move this one away to begin anew",
-    "SQLITE_CORRUPT": "it is cut short or damaged: restore it from a backup, or move it away to begin anew",
+    "SQLITE_CORRUPT": (
+        "it is cut short or damaged: restore it from a backup, or move it away with its -wal and -shm to begin anew"
+    ),
     "ENOSPC": "make room on its disk",
     "EROFS": "the kernel's log says why; it is mounted anew, or repaired",
     "SQLITE_READONLY": "make it and its folder writable for this user",

@@ -80,7 +80,7 @@ def _look(path: Path) -> None:
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if os.fstat(handle).st_size <= EMPTY_BYTES:
-            advice = "restore it from a backup, or move it away to begin anew"
+            advice = "restore it from a backup, or move it away with its -wal and -shm to begin anew"
             raise StoreError(f"cannot open store {path}: the file is empty; {advice}")
         if is_cut(handle, path):
             raise StoreError(f"cannot open store {path}: pages at its end are missing; {REMEDIES['SQLITE_CORRUPT']}")
