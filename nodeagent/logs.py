@@ -5,33 +5,28 @@ Rule 2: logging never blocks the tick: what a full journal would not take is cou
 Rule 3: nothing that a peer chose can forge a line or a field: control characters are shown, and fields have lengths.
 Rule 4: secrets are no arguments of log calls; there is no filter that would find them.
 
-The journal's native protocol is a datagram of `FIELD=value` lines; a value with a line end goes as
-the field's name, a line end, the length in 64 bits (little-endian), the value, a line end. A datagram that is too
-large for the socket goes as a sealed memfd.
+The journal's socket is spoken to by `logging-journald`'s transport, which is told not to wait. Its handler is not used:
+that one waits for ever where nobody reads.
 """
 
-import array
-import errno
-import fcntl
 import logging
 import os
 import re
-import socket
-import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from logging_journald import JournaldTransport
+
 from nodeagent.errors import ConfigError
 
 LOG = logging.getLogger("nodeagent")
-JOURNAL = Path("/run/systemd/journal/socket")
+JOURNAL = JournaldTransport.SOCKET_PATH
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))  # syslog's
 FIELD_NAME = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 def start(where: str, level: str, *, journal: Path = JOURNAL, stream: TextIO | None = None) -> None:
@@ -115,13 +110,13 @@ class Journal(logging.Handler):
         super().__init__()
         self.always: dict[str, str] = {}
         self.lost = 0
-        self._path = str(path)
         self._otherwise = otherwise
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._door = JournaldTransport(path, connected=False)  # it finds the socket of a journal that was restarted
+        self._door.socket.settimeout(0)  # rule 2
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._send(encoded(self.always | entry(record) | self._confession()))
+            self._door.send(sized(self.always | entry(record) | self._confession()))
         except BlockingIOError:
             self.lost += 1
         except OSError:  # the journal is away: stderr is better than nothing
@@ -130,31 +125,12 @@ class Journal(logging.Handler):
             self.lost = 0
 
     def close(self) -> None:
-        self._socket.close()
+        self._door.socket.close()
         self._otherwise.close()
         super().close()
 
     def _confession(self) -> dict[str, str]:
         return {"ENTRIES_LOST": str(self.lost)} if self.lost else {}
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self._socket.sendto(data, self._path)
-        except OSError as error:
-            if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
-                raise
-            self._send_by_file(data)
-
-    def _send_by_file(self, data: bytes) -> None:
-        handle = os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            with open(handle, "wb", closefd=False) as file:
-                file.write(data)
-            fcntl.fcntl(handle, fcntl.F_ADD_SEALS, SEALS)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [handle]))]
-            self._socket.sendmsg([], rights, 0, self._path)
-        finally:
-            os.close(handle)
 
 
 def entry(record: logging.LogRecord) -> dict[str, str]:
@@ -174,16 +150,9 @@ def entry(record: logging.LogRecord) -> dict[str, str]:
     return fields | {name: value for name, value in _fields(record).items() if name not in fields}
 
 
-def encoded(fields: Mapping[str, str]) -> bytes:
-    """One datagram of the native protocol."""
-    parts = []
-    for name, value in fields.items():
-        data = value.encode("utf-8", "backslashreplace")
-        if b"\n" in data:
-            parts.append(name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n")
-        else:
-            parts.append(name.encode() + b"=" + data + b"\n")
-    return b"".join(parts)
+def sized(fields: Mapping[str, str]) -> list[tuple[str, bytes]]:
+    """As bytes: such a value is sent with its length, whatever is in it."""
+    return [(name, value.encode("utf-8", "backslashreplace")) for name, value in fields.items()]
 
 
 def _fields(record: logging.LogRecord) -> dict[str, str]:

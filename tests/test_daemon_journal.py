@@ -1,20 +1,18 @@
 """Whoever looks for one machine in a journal of many finds all that its agent said."""
 
-import socket
 from pathlib import Path
 
 from nodeagent import logs
 from nodeagent.config import Config
 from nodeagent.daemon import Daemon
 from nodeagent.identity import Identity
+from tests.journal import journal, received
 
 WHO = Identity("m-4kq7zt2x", 1, 0.0, 1.0, 0.0, "t-1", (), "", "", "")
 
 
 def test_entries_name_the_machine_once_it_has_an_identity(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
-        journal.bind(str(tmp_path / "j"))
-        journal.settimeout(5)
+    with journal(tmp_path / "j") as door:
         logs.start("journal", "info", journal=tmp_path / "j")
         try:
             daemon = Daemon(tmp_path / "nodeagent.toml", Config(), {})
@@ -23,6 +21,6 @@ def test_entries_name_the_machine_once_it_has_an_identity(tmp_path: Path) -> Non
             daemon._say("connected")
         finally:
             logs.stop()
-        first, second = journal.recv(4096), journal.recv(4096)
-    assert b"MACHINE_ID_BEDPLATE" not in first
-    assert b"MACHINE_ID_BEDPLATE=m-4kq7zt2x\n" in second
+        first, second = dict(received(door)), dict(received(door))
+    assert "MACHINE_ID_BEDPLATE" not in first
+    assert second["MACHINE_ID_BEDPLATE"] == "m-4kq7zt2x"

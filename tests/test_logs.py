@@ -1,19 +1,22 @@
 """The log and the words to systemd, received by sockets as journald's and systemd's are."""
 
+import fcntl
 import io
 import logging
 import os
 import re
 import socket
-import struct
 import uuid
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nodeagent import logs
 from nodeagent.errors import ConfigError
-from nodeagent.logs import LOG, OnChange, encoded, leads_to_journal
+from nodeagent.logs import LOG, OnChange, leads_to_journal
 from nodeagent.notify import notify, watchdog_interval_s
+from tests.journal import decoded, journal, received, waiting
 
 
 @pytest.fixture(autouse=True)
@@ -26,25 +29,8 @@ def _log_as_it_was():
 
 @pytest.fixture
 def receiver(tmp_path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
-        door.bind(str(tmp_path / "socket"))
-        door.settimeout(5)
+    with journal(tmp_path / "socket") as door:
         yield door
-
-
-def decoded(data):
-    """The journal's side of the native protocol."""
-    fields = {}
-    while data:
-        line, _, rest = data.partition(b"\n")
-        if b"=" in line:
-            name, _, value = line.partition(b"=")
-            data = rest
-        else:
-            name, (size,) = line, struct.unpack("<Q", rest[:8])
-            value, data = rest[8 : 8 + size], rest[9 + size :]
-        fields[name.decode()] = value.decode()
-    return fields
 
 
 def to_journal(tmp_path, level="info"):
@@ -56,7 +42,7 @@ def to_journal(tmp_path, level="info"):
 def test_an_entry_reaches_the_journal_field_by_field(tmp_path, receiver):
     to_journal(tmp_path)
     LOG.warning("cannot read %s", "x", extra={"fields": {"probe": "rdma", "bad name": "left out", "message": "forged"}})
-    fields = decoded(receiver.recv(1 << 16))
+    fields = dict(received(receiver))
     assert fields["MESSAGE"] == "cannot read x"
     assert (fields["PRIORITY"], fields["SYSLOG_IDENTIFIER"], fields["PROBE"]) == ("4", "nodeagent", "rdma")
     assert fields["CODE_FILE"].endswith("test_logs.py")
@@ -68,14 +54,25 @@ def test_what_every_entry_carries_is_said_once(tmp_path, receiver):
     logs.mark(MACHINE_ID_BEDPLATE="m-4kq7zt2x")
     LOG.info("a")
     LOG.info("b")
-    assert [decoded(receiver.recv(1 << 16))["MACHINE_ID_BEDPLATE"] for _ in "ab"] == ["m-4kq7zt2x"] * 2
+    assert [dict(received(receiver))["MACHINE_ID_BEDPLATE"] for _ in "ab"] == ["m-4kq7zt2x"] * 2
 
 
-def test_a_peer_cannot_forge_a_field():
-    assert decoded(encoded({"MESSAGE": "a\nPRIORITY=0\n", "PRIORITY": "6"})) == {
-        "MESSAGE": "a\nPRIORITY=0\n",
-        "PRIORITY": "6",
-    }
+def test_a_peer_cannot_forge_a_field(tmp_path, receiver):
+    to_journal(tmp_path)
+    LOG.info("x")
+    names = [name for name, _ in received(receiver)]
+
+    @given(st.text(), st.text())
+    def holds(said, value):
+        LOG.info("%s", said, extra={"fields": {"probe": value}})
+        told = received(receiver)
+        assert [name for name, _ in told] == [*names, "PROBE"]
+        shown = [text.encode("utf-8", "backslashreplace").decode() for text in (said, value)]
+        assert [told[0][1], told[-1][1]] == shown
+
+    holds()
+    LOG.info("a\nPRIORITY=0\n")
+    assert [value for name, value in received(receiver) if name in ("MESSAGE", "PRIORITY")] == ["a\nPRIORITY=0\n", "6"]
 
 
 def test_an_entry_too_large_for_a_datagram_travels_as_a_sealed_file(tmp_path, receiver):
@@ -83,9 +80,10 @@ def test_an_entry_too_large_for_a_datagram_travels_as_a_sealed_file(tmp_path, re
     LOG.error("%s", "x" * 4_000_000)
     data, (handle,), *_ = socket.recv_fds(receiver, 16, 1)
     with os.fdopen(handle, "rb") as file:
+        assert fcntl.fcntl(handle, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
         file.seek(0)
         assert data == b""
-        assert decoded(file.read())["MESSAGE"] == "x" * 4_000_000
+        assert dict(decoded(file.read()))["MESSAGE"] == "x" * 4_000_000
 
 
 def test_an_error_nobody_expected_brings_its_traceback(tmp_path, receiver):
@@ -94,7 +92,7 @@ def test_an_error_nobody_expected_brings_its_traceback(tmp_path, receiver):
         {}["gone"]
     except KeyError:
         LOG.exception("the probe broke")
-    assert "KeyError: 'gone'" in decoded(receiver.recv(1 << 16))["TRACEBACK"]
+    assert "KeyError: 'gone'" in dict(received(receiver))["TRACEBACK"]
 
 
 def test_a_full_journal_delays_nobody_and_the_loss_is_told(tmp_path, receiver):
@@ -103,16 +101,9 @@ def test_a_full_journal_delays_nobody_and_the_loss_is_told(tmp_path, receiver):
         LOG.info("x")
     LOG.info("lost too")
     for _ in range(3):
-        receiver.recv(1 << 16)
+        received(receiver)
     LOG.info("here again")
-    receiver.settimeout(0)
-    last = b""
-    while True:
-        try:
-            last = receiver.recv(1 << 16)
-        except BlockingIOError:
-            break
-    assert decoded(last)["ENTRIES_LOST"] == "2"
+    assert list(waiting(receiver))[-1]["ENTRIES_LOST"] == "2"
 
 
 def test_without_a_journal_the_line_goes_to_stderr(tmp_path, receiver):
