@@ -15,7 +15,9 @@ from importlib.metadata import version as installed
 from importlib.util import find_spec
 from pathlib import Path
 
-if missing := [name for name in ("alembic", "click", "sqlalchemy", "zstandard") if find_spec(name) is None]:
+if missing := [
+    name for name in ("alembic", "click", "logging_journald", "sqlalchemy", "zstandard") if find_spec(name) is None
+]:
     sys.exit(f"provisioner: cannot start: {missing[0]} is not installed; pip install 'bedplate[provisioner]'")
 
 import click

@@ -23,6 +23,7 @@ from provisioner.fleet import Fleet, Outcome
 from provisioner.handlers import UNDECODABLE
 from provisioner.limits import Pace
 from provisioner.lives import OVER, Life, OverError
+from provisioner.logs import about
 from provisioner.session import Keep, Output, Recall, Send, Session
 from provisioner.vigil import noteworthy
 from provisioner.world import Change, Facts, InventoryKept, VitalsKept, VitalsMoved, machine_after
@@ -104,7 +105,8 @@ class Conversation:
     async def _slow_down(self, wait_s: float) -> None:
         """Read no further: HTTP/2's flow control holds the peer. Nothing is lost, and nothing queues up here."""
         if self.fleet.conduct.slowed(self.machine_id, wait_s, self.fleet.now()):
-            LOG.warning("machine %s sends faster than it may, and is read more slowly", self.machine_id)
+            line = "machine %s sends faster than it may, and is read more slowly"
+            LOG.warning(line, self.machine_id, extra=about(self.machine_id))
         await asyncio.sleep(wait_s)
 
     def _broke(self, error: PeerError) -> None:
@@ -113,7 +115,8 @@ class Conversation:
         moved = self.fleet.conduct.broke(self.machine_id, error.reason, str(error), now)
         facts = self._facts()
         if facts is not None and (noted := self.fleet.flaps.moved(facts, moved, now)):
-            LOG.warning("machine %s broke the conversation: %s", self.machine_id, error)
+            extra = about(self.machine_id, reason=error.reason)
+            LOG.warning("machine %s broke the conversation: %s", self.machine_id, error, extra=extra)
             self.fleet.flaps.kept(self.machine_id, moved)  # nowhere but there
             self.fleet.submit(noted).add_done_callback(_ignore)
 
@@ -151,7 +154,8 @@ class Conversation:
             try:
                 await self.context.write(message)
             except grpc.aio.BaseError:
-                LOG.debug("machine %s was gone before it was answered", self.machine_id)
+                extra = about(self.machine_id)
+                LOG.debug("machine %s was gone before it was answered", self.machine_id, extra=extra)
 
     def keep(self, output: Keep) -> None:
         facts = self._facts()

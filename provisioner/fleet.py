@@ -22,6 +22,7 @@ from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps, Swing
 from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
+from provisioner.logs import about
 from provisioner.store import ChangeError, Store, StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change, World
@@ -62,7 +63,7 @@ class _Wish:
         try:
             self.heard(outcome)
         except Exception:
-            LOG.exception("what came of a write was not understood")
+            LOG.exception("what came of a write was not understood", extra=about(*_machines(self.changes)))
 
 
 class Fleet:
@@ -165,11 +166,12 @@ class Fleet:
             if not isinstance(error, ChangeError):
                 self._refuse(batch, error)
             elif not await self._halved(batch):
-                LOG.error("%s", error)
+                LOG.error("%s", error, extra=about(*_machines(changes)))
                 _refused(batch[0], error)
         except Exception as error:  # the only writer outlives whatever is wrong with one change
             if not await self._halved(batch):
-                LOG.exception("cannot write %s", ", ".join(type(change).__name__ for change in changes))  # no secrets
+                kinds = ", ".join(type(change).__name__ for change in changes)  # no secrets
+                LOG.exception("cannot write %s", kinds, extra=about(*_machines(changes)))
                 _refused(batch[0], BedplateError(f"cannot write: {error!r}"))
         else:
             self._came_to_be(batch, revisions)
@@ -208,8 +210,8 @@ class Fleet:
     async def keep_ticking(
         self, say: Callable[[str], Awaitable[None]], beat: Callable[[], None], every_s: float = 1.0
     ) -> None:
-        """Runs for ever: observe, judge, plan, say, take. One sentence a tick, logged when it changes; `beat` after
-        each: the service manager's watchdog.
+        """Runs for ever: observe, judge, plan, say, take. One sentence a tick, logged and said when it changes; `beat`
+        after each: the service manager's watchdog.
         """
         while True:
             try:
@@ -223,28 +225,36 @@ class Fleet:
 
     async def tick(self, say: Callable[[str], Awaitable[None]]) -> None:
         """One look at the world and at most one step."""
-        now, trouble = self.now(), ""
+        now, trouble, machines = self.now(), "", list[str]()
         decision = plan(self.world, now, self.settings.silent_after_s)
         try:
             await self._settle_flaps(now)
             match decision:
                 case Todo():
+                    machines = [machine_id for machine_id, *_ in decision.steps[0].machines]
                     await decision.steps[0].take(self)
                 case Settled() | Wait():
                     pass
         except BedplateError as error:
             trouble = str(error)
-        await self._say(trouble or decision.because, say)
+        await self._say(trouble or decision.because, machines, say)
 
     async def _settle_flaps(self, now: float) -> None:
         if settled := self.flaps.settled(now, self.world.machines):
             await self.write(settled)
         self.flaps.forget(now)
 
-    async def _say(self, sentence: str, say: Callable[[str], Awaitable[None]]) -> None:
+    async def _say(self, sentence: str, machines: Sequence[str], say: Callable[[str], Awaitable[None]]) -> None:
         if sentence != self.status:
             self.status = sentence
+            LOG.info("%s", sentence, extra=about(*machines))
             await say(sentence)
+
+
+def _machines(changes: Sequence[Change]) -> list[str]:
+    """Those that the changes concern, each once."""
+    found = (getattr(change, "machine_id", "") for change in changes)
+    return [machine_id for machine_id in dict.fromkeys(found) if machine_id]
 
 
 def _refused(wish: _Wish, error: BedplateError) -> None:

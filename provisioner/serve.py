@@ -34,6 +34,7 @@ from provisioner.enrolment import EnrolmentServicer, Renewals
 from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Settings
 from provisioner.keyring import Keyring, watch
+from provisioner.logs import about
 from provisioner.notify import beat, notify
 from provisioner.outbox import Outbox, configured
 from provisioner.pki import Authority
@@ -50,7 +51,6 @@ FIRST_PRUNE_S = 300.0
 PRUNE_EVERY_S = 3600.0
 PRUNE_PAUSE_S = 0.1  # after each slice: the writer has most of the time
 LOG = logging.getLogger("provisioner")
-Say = Callable[[str], Awaitable[None]]
 
 
 async def run(config: Config, say: Callable[[str], None]) -> None:
@@ -131,7 +131,7 @@ async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[R
         people = FleetServicer(fleet, uplink.cut_off, judge=guard.calls.judge, sinks=outbox.standing)
         await _listen(stack, config, fleet, keyring, uplink, guard, people)
         stack.push_async_callback(tasks.start("roots", watch(keyring, roots.changed)))
-        stack.push_async_callback(tasks.start("tick", fleet.keep_ticking(_teller(say), beat)))
+        stack.push_async_callback(tasks.start("tick", fleet.keep_ticking(_tell, beat)))
         stack.push_async_callback(tasks.start("prune", prune(store, fleet.now, _policy(config))))
         stack.push_async_callback(_end_delivering, outbox, [tasks.start(name, work) for name, work in outbox.works()])
         say(f"serving on {config.listen}, enrolling on {config.enrol_listen}; epoch {fleet.world.epoch}")
@@ -203,12 +203,8 @@ def _names(config: Config) -> list[str]:
     return list(dict.fromkeys(host for host in hosts if host and host not in ("0.0.0.0", "::")))  # noqa: S104
 
 
-def _teller(say: Callable[[str], None]) -> Say:
-    async def tell(sentence: str) -> None:
-        notify(f"STATUS={sentence}")
-        say(sentence)
-
-    return tell
+async def _tell(sentence: str) -> None:
+    notify(f"STATUS={sentence}")
 
 
 def _policy(config: Config) -> Policy:
@@ -236,7 +232,8 @@ async def prune(
         except BedplateError as error:
             LOG.error("%s; what is old is kept for now, and it is tried again in %d min", error, every_s // 60)
         for name, count in lost.items():
-            LOG.error("%d events were dropped before %s had them: they are older than it may be away", count, name)
+            line = "%d events were dropped before %s had them: they are older than it may be away"
+            LOG.error(line, count, name, extra=about(sink=name))
         await asyncio.sleep(every_s)
 
 

@@ -1,6 +1,7 @@
 """The batch writer: durable first, then known; and nobody waits for long."""
 
 import asyncio
+import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,7 +15,7 @@ from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Outcome, Settings
 from provisioner.lives import Life, OverError
 from provisioner.store import Store, StoreError
-from provisioner.world import Accepted, Asked, Change, InventoryKept, Noted, TokenMade
+from provisioner.world import Accepted, Asked, Change, InventoryKept, Met, Noted, Parted, TokenMade
 
 
 @pytest.fixture
@@ -219,6 +220,43 @@ def test_a_tick_that_fails_is_not_the_last_one(store: Store, caplog: pytest.LogC
 
     asyncio.run(main())
     assert "the tick failed" in caplog.text
+
+
+def test_who_fell_silent_is_in_the_fields_of_the_line_that_says_how_many(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet, said = _fleet(store), list[str]()
+    caplog.set_level(logging.INFO, "provisioner")
+
+    async def say(sentence: str) -> None:
+        said.append(sentence)
+
+    async def work() -> None:
+        for number in range(3):
+            await fleet.write([_asked(number), Accepted(f"m-{number}", 2.0)])
+        for name in ("m-1", "m-2"):
+            await fleet.write([Met(name, "s", 1, b"", "1.0", "", "", 0.0, 3.0), Parted(name, "s", "gone", 4.0)])
+        await fleet.tick(say)
+        await fleet.tick(say)
+
+    asyncio.run(_writing(fleet, work))
+    told = [(one.getMessage(), [value for _, value in one.bedplate]) for one in caplog.records]
+    assert told == [("1 accepted, 2 silent; 2 fell silent just now", ["m-1", "m-2"]), ("1 accepted, 2 silent", [])]
+    assert said == [sentence for sentence, _ in told]
+
+
+def test_a_write_that_is_refused_for_what_it_says_is_found_by_its_machine(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = _fleet(store)
+
+    async def work() -> None:
+        await fleet.write([_asked(1)])
+        with pytest.raises(StoreError):
+            await fleet.write([InventoryKept("m-1", b"?" * 32, None, "", "", "", 0, "", 0, "", "", 2.0)])
+
+    asyncio.run(_writing(fleet, work))
+    assert [one.bedplate for one in caplog.records] == [[("MACHINE_ID_BEDPLATE", "m-1")]]
 
 
 def test_the_writer_outlives_whoever_cannot_bear_what_it_hears(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -144,13 +144,18 @@ def test_whoever_breaks_the_rules_is_cut_off_and_counted_and_told_of_once(
     assert "for what it sent" in conduct.lines(EVIL, time.time())[0]
     broken = [one for one in caplog.records if "broke the conversation" in one.getMessage()]
     assert 1 <= len(broken) <= 3
+    assert [one.bedplate for one in broken] == [[("MACHINE_ID_BEDPLATE", EVIL), ("REASON", reason)]] * len(broken)
     assert [one for one in caplog.records if one.levelno >= logging.ERROR] == []
 
 
-def test_one_that_sends_too_fast_is_read_more_slowly_and_not_cut_off(tmp_path: Path) -> None:
+def test_one_that_sends_too_fast_is_read_more_slowly_and_not_cut_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     conduct = _suffered(tmp_path, attacks.good_messages_as_fast_as_it_can, lambda conduct: conduct.slowed_s > 0)
     assert conduct.cut_off == {}
     assert "read more slowly" in conduct.lines(EVIL, time.time())[0]
+    (slowed,) = [one for one in caplog.records if "read more slowly" in one.getMessage()]
+    assert slowed.bedplate == [("MACHINE_ID_BEDPLATE", EVIL)]
 
 
 def test_one_that_opens_streams_in_a_loop_is_told_when_to_come_back(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
 from provisioner.errors import BedplateError
+from provisioner.logs import about
 from provisioner.store import Event, Store
 from provisioner.world import World
 
@@ -93,14 +94,15 @@ class Feed:
         """`gist` is the part of the sentence that is the same where the trouble is."""
         self.failures += 1
         if (gist or because) != self._gist:
-            LOG.warning("%s: %s; events wait for it, and it is tried again", self.name, because)
+            line = "%s: %s; events wait for it, and it is tried again"
+            LOG.warning(line, self.name, because, extra=about(sink=self.name))
         self.trouble, self._gist = because, gist or because
 
     def _works(self) -> None:
         self.failures = 0
         if self.trouble:
             self.trouble = self._gist = ""
-            LOG.info("%s: events go out again", self.name)
+            LOG.info("%s: events go out again", self.name, extra=about(sink=self.name))
 
     def _read(self, after: int) -> list[Event]:
         return self._ledger.store.events(after=after, limit=BATCH)

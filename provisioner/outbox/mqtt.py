@@ -15,6 +15,7 @@ from typing import Any
 from provisioner import cloudevents, retained
 from provisioner.bus import Broker, BusError, Line, Message
 from provisioner.config import Mqtt
+from provisioner.logs import about
 from provisioner.outbox.feed import Feed, Ledger
 
 STATE_TYPE = "application/json"
@@ -69,27 +70,28 @@ class MqttSink:
             world = ledger.world
             differing = retained.due(world, published, place)
             while chunk := list(islice(differing, AT_ONCE)):
-                self._say(await self._publish(line, chunk))
+                self._say(*await self._publish(line, chunk))
                 published.update(chunk)
             place = max(place, world.machines_revision)
             while ledger.world.machines_revision <= place:
                 await ledger.wait_past(ledger.world.revision)
             await asyncio.sleep(GATHER_S)
 
-    async def _publish(self, line: Line, states: list[tuple[str, bytes]]) -> str:
-        """Why the broker refused one of them, if it did."""
-        refused, under_way = "", []
+    async def _publish(self, line: Line, states: list[tuple[str, bytes]]) -> tuple[str, str]:
+        """Why the broker refused one of them, and of which machine, if it did."""
+        refused, of, under_way = "", "", []
         for machine_id, payload in states:
             message = Message(self._topics.machine(machine_id), payload, STATE_TYPE, retain=True)
-            under_way.append((message, await line.send(message)))
-        for message, answer in under_way:
+            under_way.append((machine_id, message, await line.send(message)))
+        for machine_id, message, answer in under_way:
             if because := await line.answered(answer):
-                refused = f"the broker refuses {message.topic}: {because}"
-        return refused
+                refused, of = f"the broker refuses {message.topic}: {because}", machine_id
+        return refused, of
 
-    def _say(self, refused: str) -> None:
+    def _say(self, refused: str, of: str) -> None:
         if refused and not self._trouble:
-            LOG.warning("mqtt: %s; the states of machines are not current there", refused)
+            line = "mqtt: %s; the states of machines are not current there"
+            LOG.warning(line, refused, extra=about(of, sink=self.name))
         self._trouble = refused
 
     def _ours(self, word: str) -> Message:

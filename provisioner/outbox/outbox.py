@@ -12,6 +12,7 @@ from random import Random
 from typing import Protocol
 
 from provisioner.errors import BedplateError
+from provisioner.logs import about
 from provisioner.outbox.feed import Feed, Ledger, Standing
 from provisioner.retries import pause_s
 
@@ -46,9 +47,10 @@ class Outbox:
         new, gone = await ledger.read(ledger.store.keep_sinks, {sink.name: sink.from_oldest for sink in sinks})
         places = {sink.name: sink.revision for sink in await ledger.read(ledger.store.sinks)}
         for name in new:
-            LOG.info("%s is new: it gets the events after revision %d", name, places[name])
+            LOG.info("%s is new: it gets the events after revision %d", name, places[name], extra=about(sink=name))
         for name in gone:
-            LOG.info("%s is not configured any more: what it has not had is not kept for it", name)
+            line = "%s is not configured any more: what it has not had is not kept for it"
+            LOG.info(line, name, extra=about(sink=name))
         return cls(ledger, sinks, places, chance or Random())  # noqa: S311 - no secret
 
     def works(self) -> list[tuple[str, Coroutine[None, None, None]]]:
@@ -70,7 +72,7 @@ class Outbox:
                 asked_s = getattr(error, "retry_after_s", None)
             except Exception as error:  # no sink ends the provisioner
                 if repr(error) != feed.trouble:
-                    LOG.exception("%s broke", sink.name)
+                    LOG.exception("%s broke", sink.name, extra=about(sink=sink.name))
                 feed.failed(repr(error))
             await asyncio.sleep(pause_s(max(feed.failures, 1), self._chance.random(), asked_s))
 

@@ -40,26 +40,36 @@ def test_the_agent_sees_under_its_unit_what_root_sees_without_one(bench: Machine
     assert devices[disk["pci_address"]]["numa_node"] == 1
 
 
+@pytest.mark.spoils
 def test_the_journal_can_be_searched_by_machine_and_has_no_secrets(bench: Machine) -> None:
+    """The provisioner has something to say of the machine too: to it, a hello each 25 s is fast."""
     bench.sh(f"{FROM_HERE}; systemctl stop provisioner")
     bench.until(f"{STATUS} nodeagent | grep '^not connected: '")
-    bench.sh("systemctl start provisioner; echo nonsense > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
-    bench.hears("the old configuration stays", CONNECTED)
+    bench.sh(
+        "echo 'machine_messages_per_s = 0.04' >> /etc/bedplate/provisioner.toml; systemctl start provisioner;"
+        " echo nonsense > /etc/bedplate/nodeagent.toml; systemctl reload nodeagent"
+    )
+    bench.hears("the old configuration stays", CONNECTED, "and is read more slowly")
     machine = known(bench)["machine"]["machine_id"]
     entries = _entries(bench.sh(f"journalctl --sync; journalctl -o json {SINCE} MACHINE_ID_BEDPLATE={machine}"))
-    assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {"nodeagent.service"}
-    assert {entry["SYSLOG_IDENTIFIER"] for entry in entries} == {"nodeagent"}
+    assert {(entry["_SYSTEMD_UNIT"], entry["SYSLOG_IDENTIFIER"]) for entry in entries} == {
+        ("nodeagent.service", "nodeagent"),
+        ("provisioner.service", "provisioner"),
+    }
     priorities = {entry["PRIORITY"] for entry in entries if "the old configuration stays" in entry["MESSAGE"]}
     assert priorities == {"3"}
     assert {entry["PRIORITY"] for entry in entries if entry["MESSAGE"].startswith("connected to ")} == {"6"}
+    (slow,) = [entry for entry in entries if entry["_SYSTEMD_UNIT"] == "provisioner.service"]
+    assert slow["MESSAGE"] == f"machine {machine} sends faster than it may, and is read more slowly"
+    assert (slow["PRIORITY"], slow["CODE_FUNC"], slow["_TRANSPORT"]) == ("4", "_slow_down", "journal")
     theirs = _entries(bench.sh(f"journalctl -o json {SINCE} -u provisioner _COMM=provisioner"))
-    assert {entry["PRIORITY"] for entry in theirs} == {"6"}
+    assert {entry["PRIORITY"] for entry in theirs if entry["MESSAGE"] != slow["MESSAGE"]} == {"6"}
+    assert {entry["_TRANSPORT"] for entry in theirs} == {"journal"}
     assert not [entry for entry in theirs if entry["MESSAGE"].startswith("<")]
     token = bench.sh("cat ~/join-token").strip()
     everything = bench.sh("journalctl -o json --all")
     assert token not in everything
     assert "PRIVATE KEY" not in everything
-    bench.sh("> /etc/bedplate/nodeagent.toml; systemctl reload nodeagent")
 
 
 def _said(part: Any) -> Any:
