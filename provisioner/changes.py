@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A machine asked to enrol: for the first time, or again after it was forgotten (a higher incarnation)."""
+    """A machine asked to enrol: for the first time, or again (a higher incarnation)."""
 
     machine_id: str
     incarnation: int
@@ -21,12 +21,14 @@ class Asked:
     token_id: str
     waits_because: str
     at: float
+    again: bool = False  # it was known when it was looked at: by its own token, or a person's word
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
     machine_id: str
     at: float
+    beside: str = ""  # the known machine that it is not, though both show the same
 
 
 @dataclass(frozen=True, slots=True)

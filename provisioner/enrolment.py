@@ -3,7 +3,8 @@
 Rule 1: requests that arrive while others are being written are decided some at a time, each in the world that those
         before it make, and written as one transaction: two requests of one key are one machine, and the last use of a
         token is given once. Nothing waits but on the store.
-Rule 2: what is answered is durable: a certificate leaves only after it is written that it was issued.
+Rule 2: what is answered is durable: a certificate leaves only after it is written that it was issued, and that its
+        machine was let in, with the entry in the audit.
 Rule 3: a key that is known needs no token, for its CSR proves it: so a pending machine polls, a machine whose answer
         was lost asks again, and one that was off for longer than its certificate lasts comes back by itself.
 Rule 4: once it is written that somebody is a machine again, in its next life, the stream of the life before ends:
@@ -23,12 +24,14 @@ from bedplate.v1.enrolment_pb2 import Credentials, EnrolRequest, EnrolResponse, 
 from bedplate.v1.enrolment_pb2_grpc import EnrolmentServicer as Servicer
 from provisioner import tokens
 from provisioner.access import Caller, RefusedError, standing
-from provisioner.admission import Admit, Newcomer, admit, known, pending
+from provisioner.admission import Newcomer, admit, known, pending
+from provisioner.arrival import arrival
 from provisioner.calls import CutOff, nothing_to_cut
 from provisioner.config import Config
 from provisioner.errors import BedplateError
+from provisioner.facts import machine_of
 from provisioner.pki import CsrError, Issued, MachineIdentity, csr_key, key_sha256
-from provisioner.world import Accepted, Asked, Certified, Change, Facts, Noted, TokenUsed, World
+from provisioner.world import Asked, Certified, Change, Facts, Noted, World
 
 DAY_S: Final = 86400.0
 EVIDENCE_BYTES: Final = 16 << 10
@@ -167,12 +170,12 @@ class EnrolmentServicer(Servicer):
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, reason, line)
         evidence = ask.request.evidence.SerializeToString(deterministic=True)
         fresh = next(name for name in iter(_fresh_id, "") if name not in world.machines)
-        newcomer = Newcomer(ask.key_sha256, evidence, token.id, token.review, tokens.machine_of(token.id))
+        newcomer = Newcomer(ask.key_sha256, evidence, token.id, token.review, machine_of(token.id))
         admission = admit(newcomer, world, fresh)
         if not admission.accepted and pending(world) >= self._ledger.settings.config.pending_limit:
             line = "too many machines wait for a person; accept or forget some with `bedplate machine`"
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "PENDING_FULL", line, _retry(FULL_AGAIN_S))
-        return _changes(ask, admission, token.id, now)
+        return arrival(newcomer, admission, world, now, self._ledger.settings.config.silent_after_s)
 
     def _answer(self, facts: Facts, ask: _Ask) -> tuple[list[Change], EnrolResponse]:
         """What a machine that is known gets: its certificate, or the word to wait."""
@@ -218,37 +221,6 @@ class Renewals:
         if refused := standing(who, self._ledger.world):
             raise refused  # it was revoked meanwhile: what was issued is worth nothing
         return _credentials(self._ledger, self._authority, who, issued)
-
-
-def _changes(ask: _Ask, admission: Admit, token_id: str, now: float) -> list[Change]:
-    identity = ask.request.evidence.identity
-    name, actor = admission.machine_id, f"machine {admission.machine_id}"
-    asked = Asked(
-        machine_id=name,
-        incarnation=admission.incarnation,
-        key_sha256=ask.key_sha256,
-        evidence=ask.request.evidence.SerializeToString(deterministic=True),
-        hostname=identity.hostname,
-        product=identity.product,
-        serial=identity.product_serial,
-        token_id=token_id,
-        waits_because="" if admission.accepted else admission.because,
-        at=now,
-    )
-    because = f"it asked to enrol, incarnation {admission.incarnation}, and {_outcome(admission)}"
-    changes: list[Change] = [
-        asked,
-        TokenUsed(token_id, ask.key_sha256, name, now),
-        Noted("machine.asked", name, identity.hostname, because, actor, now),
-    ]
-    if admission.accepted:
-        changes.append(Accepted(name, now))
-        changes.append(Noted("machine.accepted", name, identity.hostname, admission.because, "provisioner", now))
-    return changes
-
-
-def _outcome(admission: Admit) -> str:
-    return "was let in" if admission.accepted else f"waits for a person: {admission.because}"
 
 
 def _issue(ledger: Ledger, authority: Issuer, csr: bytes, who: MachineIdentity, now: float) -> Issued:

@@ -9,6 +9,7 @@ from operator import attrgetter
 from provisioner.changes import VitalsMoved
 
 REVOKED = b"revoked:"  # before the key that it had: no key has such a name
+FOR = "-for-"  # in a join token's id, before the machine that it is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,11 @@ class TokenFacts:
     created_by: str
     revoked_at: float | None = None
     used_by: frozenset[bytes] = frozenset()  # key_sha256 of each that came in by it
+
+
+def machine_of(token_id: str) -> str:
+    """'t-4kq7zt2x-for-m-aaaaaaaa' -> 'm-aaaaaaaa'; empty where it is for any newcomer"""
+    return token_id.partition(FOR)[2]
 
 
 def moved(facts: Facts, change: VitalsMoved) -> Facts:

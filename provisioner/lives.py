@@ -5,7 +5,7 @@ Rule 1: who speaks for a machine speaks for one life of it. What such a one subm
 Rule 2: what one stream says lies on what it said before, as a delta does. Once the store has refused something of it,
         what it has submitted behind that is nobody's fact either: the next stream begins with what is stored.
 Rule 3: a life begins behind the last one. Whoever was looked at before that one began is not let in: two machines would
-        be in one life.
+        be in one life. Nor is who was looked at as a known machine that is forgotten by then: a person has said so.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,9 @@ from provisioner.errors import BedplateError
 from provisioner.world import World
 
 OVER = "this machine is not known here any more, or in a younger incarnation"
-MEANWHILE = "cannot let this machine in: it came in again, or was revoked, while that was being decided; try again"
+MEANWHILE = (
+    "cannot let this machine in: it came in again, was revoked or forgotten, while that was being decided; try again"
+)
 
 
 class OverError(BedplateError):
@@ -43,9 +45,12 @@ class Lives:
         return not life.refused and self._of(life.machine_id) == life.incarnation
 
     def follow(self, changes: Iterable[Change]) -> bool:
-        """Whether the lives that begin with these are younger than all before."""
+        """Whether the lives that begin with these are younger than all before, and of machines that are still known."""
         asked = [change for change in changes if isinstance(change, Asked)]
-        return all(change.incarnation > self._last(change.machine_id) for change in asked)
+        return all(
+            change.incarnation > self._last(change.machine_id) and (not change.again or self._of(change.machine_id))
+            for change in asked
+        )
 
     def add(self, changes: Iterable[Change]) -> None:
         for change in changes:

@@ -21,9 +21,9 @@ from google.protobuf.message import DecodeError
 
 from bedplate.v1.enrolment_pb2 import JoinToken
 from provisioner.errors import BedplateError
+from provisioner.facts import FOR
 from provisioner.world import TokenFacts
 
-FOR: Final = "-for-"
 PREFIX: Final = "bedplate1."
 SECRET_BYTES: Final = 32
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -53,11 +53,6 @@ def mint(machine_id: str = "") -> Minted:
     """For any newcomer, or for this machine alone, to come again with a new key."""
     bound = FOR + machine_id if machine_id else ""
     return Minted(f"t-{random_name()}{bound}", secrets.token_bytes(SECRET_BYTES))
-
-
-def machine_of(token_id: str) -> str:
-    """'t-4kq7zt2x-for-m-aaaaaaaa' -> 'm-aaaaaaaa'; empty where it is for any newcomer"""
-    return token_id.partition(FOR)[2]
 
 
 def random_name() -> str:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +15,7 @@ from provisioner.cli.commands.audit import _kept
 from provisioner.world import Change, TokenMade
 from tests.served import Served, asked, present, refusal, served
 
+ROOT = Path(__file__).resolve().parent.parent
 Work = Callable[[Served], Awaitable[None]]
 METHODS = pb.DESCRIPTOR.services_by_name["Fleet"].methods
 READS = ("List", "Get", "Watch", "Explain")
@@ -29,6 +30,28 @@ ASKED: dict[str, Callable[[], Any]] = {
     "RevokeCredential": lambda: pb.RevokeCredentialRequest(serial_number="0a:1b", request_id="r-1"),
 }
 FLEET = (asked(1), *present(2), TokenMade("t-1", b"s" * 32, 1.0, 2e9, 1, False, "alice (admin)"))  # noqa: FBT003
+
+
+SAID = {  # what comes to be -> where the page says that it leaves an entry, or none
+    "Asked": "a machine that comes in by a join token",
+    "Accepted": "a machine accepted",
+    "Certified": "| a younger certificate for a machine",
+    "Forgotten": "rekeyed or forgotten",
+    "Revoked": "revoked, rekeyed",
+    "Met": "| what machines report: streams that begin",
+    "Parted": "and end",
+    "InventoryKept": "inventories",
+    "VitalsKept": "vitals",
+    "VitalsMoved": "vitals",
+    "SilenceNoted": "silence",
+    "Noted": "`bedplate events`",
+    "TokenMade": "a token made",
+    "TokenRevoked": "or ended",
+    "TokenUsed": "a machine that comes in by a join token",
+    "CredentialRevoked": "a credential taken back",
+    "Answered": "A request that is repeated with its id leaves none more",
+    "Audited": "Each write leaves one entry",
+}
 
 
 def _run(folder: Path, work: Work, *changes: Change) -> None:
@@ -47,6 +70,12 @@ def test_every_method_that_is_no_read_is_a_write_with_a_request_id_and_is_asked_
     writes = {method.name: method.input_type for method in METHODS if not method.name.startswith(READS)}
     assert set(writes) == set(ASKED)
     assert all("request_id" in request.fields_by_name for request in writes.values())
+
+
+def test_of_whatever_comes_to_be_the_page_says_whether_it_leaves_an_entry() -> None:
+    page = " ".join((ROOT / "docs/audit.md").read_text().split())
+    assert {kind.__name__ for kind in get_args(Change)} == set(SAID)
+    assert {kind for kind, said in SAID.items() if said not in page} == set()
 
 
 @pytest.mark.parametrize("method", ASKED)
@@ -78,7 +107,11 @@ def test_an_entry_tells_what_the_write_found_and_what_it_left_and_no_more(tmp_pa
         await stub.RevokeToken(pb.RevokeTokenRequest(token_id="t-1", request_id="r-3"))
         await stub.ForgetMachine(pb.ForgetMachineRequest(machine="m-0002", request_id="r-4"))
         let_in, no_more, ended, forgotten = await _entries(here)
-        assert json.loads(let_in.before) == {"machines": [{"machine_id": "m-0001", "phase": "PHASE_PENDING"}]}
+        assert json.loads(let_in.before) == {
+            "machines": [{"machine_id": "m-0001", "phase": "PHASE_PENDING"}],
+            "standings": [{"machine_id": "m-0001", "waits_because": "its token asks for review"}],
+        }
+        assert json.loads(let_in.after)["standings"] == [{"machine_id": "m-0001"}]
         (after,) = json.loads(let_in.after)["machines"]
         assert (after.pop("accepted_at")[:4], after) == ("2027", {"machine_id": "m-0001", "phase": "PHASE_ACCEPTED"})
         assert (no_more.machine_id, no_more.before, no_more.after) == ("m-0001", "", "")

@@ -50,6 +50,12 @@ def test_a_change_is_told_in_words() -> None:
     )
     assert change(moved) == "m-1: phase pending -> accepted, accepted_at none -> 2026-11-23T11:47:04Z"
     assert change(AuditEntry(before=moved.before)) == "m-1: gone"
+    assert change(AuditEntry(before='{"machines":[{"machine_id":"m-1","hostname":"gpu-1"}]}')) == "m-1 (gpu-1): gone"
+    came = '{"machines":[{"machine_id":"m-1","asked_at":"2026-11-23T11:47:04.018247168Z"}],'
+    came += '"tokens":[{"token_id":"t-1","uses":2}],"standings":[{"machine_id":"m-1","key_sha256":"9f86"}]}'
+    before = '{"tokens":[{"token_id":"t-1","uses":1}]}'
+    made = "m-1: made, asked_at 2026-11-23T11:47:04Z, key_sha256 9f86; t-1: uses 1 -> 2"
+    assert change(AuditEntry(before=before, after=came)) == made
     assert change(AuditEntry(machine_id="m-1")) == "m-1: was so already"
     assert change(AuditEntry(before="[1]", after="no JSON")) == "[1] -> no JSON"
 

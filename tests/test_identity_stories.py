@@ -52,7 +52,7 @@ def test_a_machine_that_lost_its_key_waits_and_a_person_says_which_it_is(
         assert {"machine.replaced", "machine.forgotten"} <= set(await yard.kinds())
         for name in (first.machine_id, waiting.machine_id):
             audit = await yard.here.stub().ListAudit(pb.ListAuditRequest(machine=name))
-            assert [entry.method for entry in audit.entries] == ["AcceptMachine"], "it is of both"
+            assert [entry.method for entry in audit.entries] == ["Enrol", "AcceptMachine"], "it is of both"
 
     story(tmp_path, tell)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_who_was_let_in_before_another_came_in_its_place_is_not_let_in(meanwhile
     lives = Lives(_world(_asked(), Accepted("m-1", 1.0)))
     lives.add(meanwhile)
     assert lives.follow([_asked(incarnation)]) is follows
+
+
+@pytest.mark.parametrize(("again", "follows"), [(True, False), (False, True)])
+@pytest.mark.parametrize("before", [[], [Forgotten("m-1", 2.0)]])
+def test_who_was_looked_at_as_a_machine_that_is_forgotten_by_then_is_not_let_in_as_that_one(before, again, follows):
+    lives = Lives(_world(_asked(), Accepted("m-1", 1.0), *before))
+    lives.add([] if before else [Forgotten("m-1", 2.0)])
+    assert lives.follow([replace(_asked(2), again=again)]) is follows
 
 
 @pytest.mark.parametrize(

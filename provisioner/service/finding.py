@@ -2,6 +2,8 @@
 
 Rule 1: an id wins over a host name: a machine that calls itself like another one's id takes no place.
 Rule 2: where several could be meant, nothing is guessed: they are listed.
+Rule 3: what is written of a machine outlives it: there it is found after it was forgotten too, behind those that are
+        known.
 """
 
 from collections.abc import Sequence
@@ -28,6 +30,18 @@ def find(world: World, name: str) -> Facts:
     if len(found) > 1:
         raise _ambiguous(name, found, "have that host name" if named else "have an id that begins so")
     return found[0]
+
+
+def find_ever(world: World, name: str) -> Facts:
+    """Also one that was forgotten, by its whole id, or by a host name that only it had."""
+    if name in world.machines:
+        return world.machines[name]
+    named = [facts for facts in world.machines.values() if facts.hostname == name]
+    if not named or any(facts.forgotten_at is None for facts in named):
+        return find(world, name)
+    if len(named) > 1:
+        raise _ambiguous(name, named, "had that host name, and were forgotten")
+    return named[0]
 
 
 def _ambiguous(name: str, found: Sequence[Facts], what: str) -> RefusedError:

@@ -1,10 +1,10 @@
 """Lists, a page at a time. They run in a thread: a page of ten thousand machines keeps nobody waiting."""
 
 from bedplate.v1 import fleet_pb2 as pb
-from provisioner import filters, paging
+from provisioner import brief, filters, paging
 from provisioner.filters import Key
 from provisioner.service import messages
-from provisioner.service.finding import find
+from provisioner.service.finding import find_ever
 from provisioner.service.ledger import Ledger
 from provisioner.service.refusals import invalid
 
@@ -29,7 +29,7 @@ def machines(ledger: Ledger, request: pb.ListMachinesRequest) -> pb.ListMachines
 def events(ledger: Ledger, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
     if len(request.kind_prefix) > LONGEST_PREFIX:
         raise invalid("kind_prefix", f"cannot list events: kind_prefix has more than {LONGEST_PREFIX} characters")
-    machine_id = find(ledger.world, request.machine).id if request.machine else ""
+    machine_id = find_ever(ledger.world, request.machine).id if request.machine else ""
     size, newest_first = paging.size(request.page_size), request.newest_first
     listing = ("events", machine_id, request.kind_prefix, str(newest_first))
     place = paging.key_of(listing, request.page_token, int)
@@ -55,6 +55,6 @@ def tokens(ledger: Ledger, request: pb.ListTokensRequest) -> pb.ListTokensRespon
     behind = [(key, facts) for key, facts in keyed if before is None or key < before]
     page = behind[:size]
     return pb.ListTokensResponse(
-        tokens=[messages.token(facts) for _, facts in page],
+        tokens=[brief.token(facts) for _, facts in page],
         next_page_token=paging.token(listing, page[-1][0]) if len(behind) > size else "",
     )

@@ -1,4 +1,4 @@
-"""From facts to the messages that people and tools get. Pure; the phase is computed here, whenever somebody asks."""
+"""From facts to the messages that people and tools get: pure. What a machine and a token are in brief says `brief`."""
 
 from typing import Protocol
 
@@ -7,22 +7,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bedplate.v1 import fleet_pb2
 from bedplate.v1.snapshot_pb2 import Inventory, Snapshot, Vitals
 from bedplate.v1.uplink_pb2 import Problems
-from provisioner import tokens
+from provisioner import brief
+from provisioner.brief import moment
 from provisioner.filters import Row
-from provisioner.phase import ACCEPTED, FORGOTTEN, PENDING, PRESENT, SILENT, phase, word_of
+from provisioner.phase import ACCEPTED, FORGOTTEN, PENDING, PRESENT, SILENT, word_of
 from provisioner.service.ledger import Ledger
 from provisioner.store import Event, VitalsRow
-from provisioner.world import Facts, TokenFacts
+from provisioner.world import Facts
 
 WORDS = {FORGOTTEN: "", PENDING: "pending", ACCEPTED: "accepted", PRESENT: "present", SILENT: "silent"}
-NANOS = 1_000_000_000
-
-
-def moment(seconds: float | None) -> Timestamp | None:
-    if seconds is None:
-        return None
-    whole, nanos = divmod(round(seconds * NANOS), NANOS)
-    return Timestamp(seconds=whole, nanos=nanos)
 
 
 def row(facts: Facts, ledger: Ledger, now: float) -> Row:
@@ -36,31 +29,7 @@ def rows(ledger: Ledger) -> list[Row]:
 
 
 def machine(facts: Facts, ledger: Ledger) -> fleet_pb2.Machine:
-    world, now = ledger.world, ledger.now()
-    word, because = phase(facts, world, now, ledger.settings.silent_after_s)
-    return fleet_pb2.Machine(
-        machine_id=facts.id,
-        incarnation=facts.incarnation,
-        hostname=facts.hostname,
-        phase=word,
-        because=because,
-        product=facts.product,
-        serial=facts.serial,
-        gpu_count=facts.gpu_count,
-        gpu_model=facts.gpu_model,
-        rdma_count=facts.rdma_count,
-        os=facts.os,
-        kernel=facts.kernel,
-        agent_version=facts.agent_version,
-        problem_count=facts.problem_count,
-        asked_at=moment(facts.asked_at),
-        accepted_at=moment(facts.accepted_at),
-        last_heard_at=moment(now if world.connected(facts) else facts.last_heard_at),
-        revision=facts.revision,
-        inventory_digest=facts.inventory_digest,
-        peer=facts.peer,
-        clock_skew_s=facts.clock_skew_s,
-    )
+    return brief.machine(facts, ledger.world, ledger.now(), ledger.settings.silent_after_s)
 
 
 def event(kept: Event) -> fleet_pb2.Event:
@@ -102,20 +71,6 @@ def sink(standing: Standing) -> fleet_pb2.Sink:
         lost=standing.lost,
         working=standing.working,
         because=standing.because,
-    )
-
-
-def token(facts: TokenFacts) -> fleet_pb2.Token:
-    return fleet_pb2.Token(
-        token_id=facts.id,
-        created_at=moment(facts.created_at),
-        expires_at=moment(facts.expires_at),
-        uses_allowed=facts.uses_allowed,
-        uses=len(facts.used_by),
-        review=facts.review,
-        revoked_at=moment(facts.revoked_at),
-        created_by=facts.created_by,
-        machine_id=tokens.machine_of(facts.id),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from provisioner.access import Caller
-from provisioner.service.audit import audited
+from provisioner.audited import Write, audited
 from provisioner.service.ledger import Ledger
 from provisioner.service.refusals import invalid, other_request
 from provisioner.turns import Turns
@@ -113,7 +113,9 @@ class Once:
                 await held.enter_async_context(self._turns.of(key))
             message, changes = effect(about)
             response = message.SerializeToString(deterministic=True)
-            kept = Answered(asked.who.name, asked.request_id, asked.method, asked.sha256, response, self.ledger.now())
-            entry = audited(self.ledger, asked.who, asked.method, asked.request_id, about, changes)
+            now, silent_after_s = self.ledger.now(), self.ledger.settings.silent_after_s
+            kept = Answered(asked.who.name, asked.request_id, asked.method, asked.sha256, response, now)
+            write = Write(asked.who.name, asked.who.role, asked.method, asked.request_id, about)
+            entry = audited(write, self.ledger.world, changes, now, silent_after_s)
             await self.ledger.write([*changes, kept, entry])
         return response

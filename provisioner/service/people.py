@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from bedplate.v1 import fleet_pb2 as pb
 from provisioner.access import Caller
+from provisioner.brief import moment
 from provisioner.issued import Credential
 from provisioner.service.ledger import Ledger
-from provisioner.service.messages import moment
 from provisioner.service.refusals import invalid, not_found
 from provisioner.world import Change, CredentialRevoked, Noted
 

@@ -9,6 +9,7 @@ from bedplate.v1.fleet_pb2_grpc import FleetServicer as Servicer
 from bedplate.v1.snapshot_pb2 import Inventory
 from bedplate.v1.uplink_pb2 import Problems
 from provisioner.access import Caller, caller
+from provisioner.brief import moment
 from provisioner.calls import CutOff, nothing_to_cut
 from provisioner.cloudevents import source_of
 from provisioner.explain import explain, problem_lines
@@ -119,7 +120,7 @@ class FleetServicer(Servicer):
             role=who.role,
             machines=len(world.known),
             revision=world.revision,
-            started_at=messages.moment(world.started_at),
+            started_at=moment(world.started_at),
             event_source=source_of(self._ledger.store.fleet, self._ledger.settings.config.event_source),
             sinks=[messages.sink(standing) for standing in sinks],
             refused=conduct.refused,

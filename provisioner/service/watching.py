@@ -15,7 +15,7 @@ from provisioner import filters
 from provisioner.access import RefusedError
 from provisioner.filters import Filter
 from provisioner.service import messages
-from provisioner.service.finding import find
+from provisioner.service.finding import find_ever
 from provisioner.service.ledger import Ledger
 from provisioner.service.refusals import out_of_range
 
@@ -55,7 +55,7 @@ def _told(ledger: Ledger, chosen: Filter, machine_id: str, shown: set[str]) -> p
 
 async def events(ledger: Ledger, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse, None]:
     """Runs until the caller goes."""
-    machine_id = find(ledger.world, request.machine).id if request.machine else ""
+    machine_id = find_ever(ledger.world, request.machine).id if request.machine else ""
     place = ledger.world.revision if request.only_new else request.from_revision
     _not_ahead(ledger, place)
     if not place:

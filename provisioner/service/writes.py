@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bedplate.v1 import fleet_pb2 as pb
-from provisioner import tokens
+from provisioner import brief, tokens
 from provisioner.access import Caller
 from provisioner.admission import foreign
 from provisioner.evidence import kinds
@@ -58,7 +58,7 @@ def accept(
         line = f"cannot accept machine {facts.id}: {because}; {say}"
         raise precondition("EVIDENCE_COLLIDES", facts.id, line)
     now = ledger.now()
-    change = Accepted(facts.id, now)
+    change = Accepted(facts.id, now, beside.id if beside else "")
     because = f"{who} let it in" + (f", though it shows what {beside.id} does: it is another machine" if beside else "")
     noted = Noted("machine.accepted", facts.id, facts.hostname, because, str(who), now)
     after = machine_after(facts, change, facts.revision)
@@ -82,6 +82,7 @@ def replace_machine(
         token_id="",
         waits_because="",
         at=now,
+        again=True,
     )
     because = f"{who} let {newcomer.id} in as this machine: it is incarnation {life}, and what it was before is refused"
     gone = f"{who} said that it is machine {old.id}, and so it is from now on"
@@ -139,7 +140,7 @@ def rekey(
     because = f"{who} made join token {made.token_id}: by it the machine may come in again once, with a new key"
     noted = Noted("machine.rekey", facts.id, facts.hostname, because, str(who), now)
     join_token = _join_token(minted, ledger)
-    token = messages.token(_made(made))
+    token = brief.token(_made(made))
     machine = messages.machine(facts, ledger)
     return pb.RekeyMachineResponse(machine=machine, token=token, join_token=join_token), (made, noted)
 
@@ -173,7 +174,7 @@ def create_token(
     review = ", each to be looked at by a person" if made.review else ""
     noted = Noted("token.created", "", "", f"{who} made join token {made.token_id} {uses}{review}", str(who), now)
     join_token = _join_token(minted, ledger)
-    return pb.CreateTokenResponse(token=messages.token(_made(made)), join_token=join_token), (made, noted)
+    return pb.CreateTokenResponse(token=brief.token(_made(made)), join_token=join_token), (made, noted)
 
 
 def _join_token(minted: tokens.Minted, ledger: Ledger) -> str:
@@ -205,8 +206,8 @@ def revoke_token(ledger: Ledger, who: Caller, token_id: str) -> tuple[pb.RevokeT
     if facts is None:
         raise not_found("token", token_id[:100])
     if facts.revoked_at is not None:
-        return pb.RevokeTokenResponse(token=messages.token(facts)), ()
+        return pb.RevokeTokenResponse(token=brief.token(facts)), ()
     now = ledger.now()
     noted = Noted("token.revoked", "", "", f"{who} ended join token {token_id}", str(who), now)
     after = replace(facts, revoked_at=now)
-    return pb.RevokeTokenResponse(token=messages.token(after)), (TokenRevoked(token_id, now), noted)
+    return pb.RevokeTokenResponse(token=brief.token(after)), (TokenRevoked(token_id, now), noted)

@@ -78,7 +78,7 @@ def entries_of(  # noqa: PLR0913 - a query, by name
     if who:
         wanted.append(audit.c.who == who)
     if machine_id:
-        named = f'"machine_id":"{machine_id}"'  # as service/audit.py writes it
+        named = f'"machine_id":"{machine_id}"'  # as audited.py writes it
         wanted.append(
             or_(audit.c.machine_id == machine_id, *(state.contains(named, autoescape=True) for state in STATES))
         )

@@ -1,7 +1,7 @@
 """Who comes in: stands in for `enrolment`.
 
 Rule: requests that wait are decided together, each in the world that those before it make, and answered once that is
-durable. Who a newcomer is, `admission` says.
+durable. Who a newcomer is, `admission` says, and what comes of it, `arrival`.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from provisioner import tokens
 from provisioner.access import standing
 from provisioner.admission import Newcomer, admit, known
+from provisioner.arrival import arrival
+from provisioner.facts import machine_of
 from provisioner.pki import MachineIdentity
 from provisioner.store import StoreError
-from provisioner.world import Accepted, Asked, Certified, Change, Facts, Noted, TokenMade, TokenUsed, World
+from provisioner.world import Certified, Change, Facts, TokenMade, World
 from tests.simulation.site import Site
 
 LIFE_S = 900.0  # of a certificate
@@ -52,7 +54,6 @@ Answer = Certificate | Waits | Denied
 class Ask:
     key: bytes
     evidence: bytes
-    hostname: str
     token_id: str
     secret: bytes
     answer: Callable[[Answer], None]
@@ -116,18 +117,11 @@ class Door:
         if flaw or token is None:
             return [], Denied(flaw.line if flaw else "no token", forgotten=False)
         fresh = f"m-{self.site.timeline.random.getrandbits(24):06x}"
-        again = tokens.machine_of(token.id)
-        verdict = admit(Newcomer(ask.key, ask.evidence, token.id, token.review, again), world, fresh)
-        now, name, why = self.site.now(), verdict.machine_id, "" if verdict.accepted else verdict.because
-        asked = Asked(
-            name, verdict.incarnation, ask.key, ask.evidence, ask.hostname, "PG-8", "", ask.token_id, why, now
-        )
-        noted = Noted("machine.asked", name, ask.hostname, verdict.because, name, now)
-        changes: list[Change] = [asked, TokenUsed(token.id, ask.key, name, now), noted]
-        if verdict.accepted:
-            changes.append(Accepted(name, now))
+        newcomer = Newcomer(ask.key, ask.evidence, token.id, token.review, machine_of(token.id))
+        verdict = admit(newcomer, world, fresh)
+        changes = arrival(newcomer, verdict, world, self.site.now(), self.site.settings.silent_after_s)
         after = world.after((world.revision, change) for change in changes)
-        more, answer = self._answered(after.machines[name], ask.key)
+        more, answer = self._answered(after.machines[verdict.machine_id], ask.key)
         return [*changes, *more], answer
 
     def _answered(self, facts: Facts, key: bytes) -> tuple[list[Change], Answer]:

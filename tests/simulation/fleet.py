@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bedplate.v1 import fleet_pb2 as pb
+from provisioner.facts import FOR
 from provisioner.service.writes import clash
-from provisioner.tokens import FOR
 from provisioner.world import REVOKED, Facts
 from tests.simulation.box import Box
 from tests.simulation.conversation import Conversation
@@ -149,7 +149,7 @@ class Fleet:
         door = self.door
         if door and self._passes(machine):
             answer = self._back(machine, ask.answer)
-            sent = Ask(ask.key, ask.evidence, ask.hostname, ask.token_id, ask.secret, answer)
+            sent = Ask(ask.key, ask.evidence, ask.token_id, ask.secret, answer)
             self.timeline.after(self.timeline.between(0.01, 0.5), door.enrol, sent)
 
     def renew(self, machine: Machine, who: Certificate, key: bytes, answer: Callable[[Answer], None]) -> None:

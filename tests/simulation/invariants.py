@@ -14,9 +14,9 @@ from bedplate.v1.enrolment_pb2 import Evidence
 from bedplate.v1.fleet_pb2 import Phase
 from bedplate.v1.uplink_pb2 import Delta, Problems
 from provisioner.evidence import kinds
+from provisioner.facts import machine_of
 from provisioner.flaps import Flaps
 from provisioner.phase import word_of
-from provisioner.tokens import machine_of
 from provisioner.vitals import folded
 from provisioner.world import (
     REVOKED,

@@ -157,7 +157,7 @@ class Machine:
                 self._answered(answer)
 
         answer = self._once(answered)
-        self.network.enrol(self, Ask(key, evidence, self.box.name, token_id, secret, answer))
+        self.network.enrol(self, Ask(key, evidence, token_id, secret, answer))
 
     def ask_younger(self) -> None:
         """Before it is time, where nothing is asked already."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from provisioner.chain import START, Link, close, follow
 from provisioner.store.rows import Event
-from provisioner.world import Answered, Audited
+from provisioner.world import Answered, Asked, Audited
+from tests.simulation.arrivals import Arrivals, incarnation_of
 from tests.simulation.broken import hold
 from tests.simulation.disk import Platter
 
@@ -30,7 +31,8 @@ class Outward:
     platter: Platter
     sinks: dict[str, Had] = field(default_factory=dict)
     _heard: dict[Any, int] = field(default_factory=dict)  # watch of events -> how many of them it has had
-    _written: dict[str, int] = field(default_factory=dict)  # request id -> its entry in the audit
+    _written: dict[str, int] = field(default_factory=dict)  # what wrote -> its entry in the audit
+    _arrivals: Arrivals = field(default_factory=Arrivals)
     _verified: Link = START
 
     # -- sinks -----------------------------------------------------------------------------------------------------
@@ -98,13 +100,16 @@ class Outward:
     # -- what people write -----------------------------------------------------------------------------------------
 
     def committed(self, changes: Sequence[Any], author: object) -> None:
-        """One wish of a batch: a person's leaves one entry and one answer in it, and nobody else's does."""
-        kinds, due = [type(change) for change in changes], int(author == "operator")
-        right = kinds.count(Audited) == kinds.count(Answered) == due
-        hold(right, author, "leaves not", due, "entries of the audit and answers, but", *kinds)
-        if not due:
-            return
+        """One wish of a batch: a person's leaves one entry and one answer, each newcomer an entry, nobody else any."""
+        self._arrivals.committed(changes)
+        kinds, person = [type(change) for change in changes], int(author == "operator")
+        due = kinds.count(Asked) if author == "door" else person
+        right = (kinds.count(Audited), kinds.count(Answered)) == (due, person)
+        hold(right, author, "leaves not", due, "entries of the audit and", person, "answers, but", *kinds)
         entries = [change for change in changes if isinstance(change, Audited)]
+        if not person:
+            self._written |= {_writer(entry): len(self._written) + number for number, entry in enumerate(entries, 1)}
+            return
         answers = [change for change in changes if isinstance(change, Answered)]
         for entry, answer in zip(entries, answers, strict=True):
             hold(entry.request_id == answer.request_id, "the entry of", entry.request_id, "has another answer")
@@ -127,5 +132,10 @@ class Outward:
         close(self._verified, head)
         hold(head.sequence == len(self._written), "the audit has", head.sequence, "of", len(self._written), "entries")
         for entry in younger:
-            place = self._written.get(entry.request_id)
-            hold(place == entry.sequence, "entry", entry.sequence, "is of", entry.request_id, "which was the", place)
+            place = self._written.get(_writer(entry))
+            hold(place == entry.sequence, "entry", entry.sequence, "is of", _writer(entry), "which was the", place)
+
+
+def _writer(entry: Any) -> str:
+    """Its request id, or else the machine and its life: nobody comes in twice in one."""
+    return entry.request_id or f"{entry.machine_id}/{incarnation_of(entry)}"

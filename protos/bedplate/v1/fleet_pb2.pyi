@@ -382,7 +382,7 @@ class ListEventsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
-    """As in GetMachineRequest; empty for all."""
+    """As in GetMachineRequest, and of one that was forgotten the whole id, or a host name that only it had. Empty for all."""
     kind_prefix: _builtins.str
     """Only kinds that begin so: "machine."."""
     page_size: _builtins.int
@@ -440,6 +440,7 @@ class WatchEventsRequest(_message.Message):
     from_revision: _builtins.int
     """Send events after it; 0 from the oldest that is kept. Where it is older than that, OUT_OF_RANGE says so."""
     machine: _builtins.str
+    """As in ListEventsRequest."""
     only_new: _builtins.bool
     """Only what happens from now on, whatever from_revision says."""
     def __init__(
@@ -1260,7 +1261,9 @@ Global___Sink: _TypeAlias = Sink  # noqa: Y015
 
 @_typing.final
 class AuditState(_message.Message):
-    """What a write found and what it left: of each machine and token the fields that it changed, and the id. No secrets."""
+    """What a write found and what it left: of each machine and token the fields that it changed, and the id. No secrets. A text
+    that is longer than 256 characters is cut there.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1268,6 +1271,8 @@ class AuditState(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     ROOTS_FIELD_NUMBER: _builtins.int
+    STANDINGS_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def machines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Machine]: ...
     @_builtins.property
@@ -1280,6 +1285,14 @@ class AuditState(_message.Message):
     def roots(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditRoot]:
         """Of `provisioner ca rotate`: all roots that are trusted."""
 
+    @_builtins.property
+    def standings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditStanding]:
+        """Of machines: what the API does not tell as a field."""
+
+    @_builtins.property
+    def beside(self) -> _containers.RepeatedCompositeFieldContainer[Global___Machine]:
+        """Of AcceptMachine: the machine that the accepted one is not, by id and host name. It is as it was."""
+
     def __init__(
         self,
         *,
@@ -1287,14 +1300,45 @@ class AuditState(_message.Message):
         tokens: _abc.Iterable[Global___Token] | None = ...,
         certificates: _abc.Iterable[Global___AuditCertificate] | None = ...,
         roots: _abc.Iterable[Global___AuditRoot] | None = ...,
+        standings: _abc.Iterable[Global___AuditStanding] | None = ...,
+        beside: _abc.Iterable[Global___Machine] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "machines", b"machines", "roots", b"roots", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "certificates", b"certificates", "machines", b"machines", "roots", b"roots", "standings", b"standings", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditState: _TypeAlias = AuditState  # noqa: Y015
+
+@_typing.final
+class AuditStanding(_message.Message):
+    """By which key a machine comes in, and why it does not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    KEY_SHA256_FIELD_NUMBER: _builtins.int
+    WAITS_BECAUSE_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    key_sha256: _builtins.str
+    """SHA-256 of its public key (SubjectPublicKeyInfo, DER), hexadecimal. Empty: none; it was revoked."""
+    waits_because: _builtins.str
+    """Why it waits for a person. Empty: it does not."""
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        key_sha256: _builtins.str = ...,
+        waits_because: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_sha256", b"key_sha256", "machine_id", b"machine_id", "waits_because", b"waits_because"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditStanding: _TypeAlias = AuditStanding  # noqa: Y015
 
 @_typing.final
 class AuditCertificate(_message.Message):
@@ -1380,13 +1424,15 @@ class AuditEntry(_message.Message):
     sequence: _builtins.int
     """From 1, without a gap."""
     who: _builtins.str
-    """The name in the certificate; of a write on the provisioner's own host, the user's name there."""
+    """The name in the certificate; of a write on the provisioner's own host, the user's name there; of a machine that comes
+    in, which has no certificate yet, the id of the join token that it holds.
+    """
     role: _builtins.str
-    """"operator", "admin"; "local" for a write on the provisioner's own host."""
+    """"operator", "admin"; "local" for a write on the provisioner's own host; "token" for a machine that comes in."""
     method: _builtins.str
-    """"ForgetMachine"; "provisioner credential" for a write on the provisioner's own host."""
+    """"ForgetMachine"; "provisioner credential" for a write on the provisioner's own host; "Enrol"."""
     request_id: _builtins.str
-    """The caller's; empty for a write on the provisioner's own host."""
+    """The caller's; empty where it has none: for a write on the provisioner's own host, and for "Enrol"."""
     machine_id: _builtins.str
     """Empty where it concerns no machine."""
     before: _builtins.str
@@ -1438,9 +1484,9 @@ class ListAuditRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     who: _builtins.str
-    """Only what this name wrote."""
+    """Only what this name wrote, or came of the join token of this id."""
     machine: _builtins.str
-    """As in GetMachineRequest, and the whole id of one that was forgotten. Empty for all."""
+    """As in ListEventsRequest."""
     page_size: _builtins.int
     """At most 1000; 100 by default."""
     page_token: _builtins.str

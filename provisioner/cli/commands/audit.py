@@ -66,8 +66,8 @@ class Anchor(click.ParamType[chain.Link]):
         "bedplate audit verify",
     ),
 )
-@click.option("-w", "--who", default="", metavar="NAME", help="Only what this person or tool wrote.")
-@click.option("-m", "--machine", default="", metavar="MACHINE", help="Only writes to this machine; forgotten: its id.")
+@click.option("-w", "--who", default="", metavar="NAME", help="Only what this person, tool or join token wrote.")
+@click.option("-m", "--machine", default="", metavar="MACHINE", help="Only writes to this machine, or one forgotten.")
 @click.option("--since", type=When(), default=None, metavar="TIME", help="From then on: 2h (ago), 2026-11-23.")
 @click.option("--until", type=When(), default=None, metavar="TIME", help="Before then.")
 @click.option(

@@ -19,7 +19,7 @@ DOING = "list events"
         "bedplate events -o json | jq -r '.[] | [.at, .kind, .because] | @tsv'",
     ),
 )
-@click.option("-m", "--machine", default="", metavar="MACHINE", help="Only those of this machine.")
+@click.option("-m", "--machine", default="", metavar="MACHINE", help="Only those of this machine, or one forgotten.")
 @click.option("-k", "--kind", default="", metavar="PREFIX", help="Only kinds that begin so: 'machine.'.")
 @click.option(
     "-n", "--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many, the newest."

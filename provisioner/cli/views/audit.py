@@ -1,6 +1,7 @@
 """Who wrote what, a line each; the change as words: 'm-4kq7zt2x: phase pending -> accepted'."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,15 @@ COLUMNS = (
 )
 CHANGE = Column("CHANGE", at_most=0)
 LEAST_CHANGE = 24
-KEYS = {"machines": "machine_id", "tokens": "token_id", "certificates": "name", "roots": "sha256"}
+KEYS = {  # in the order in which they are said
+    "machines": "machine_id",
+    "standings": "machine_id",
+    "tokens": "token_id",
+    "certificates": "name",
+    "roots": "sha256",
+    "beside": "machine_id",
+}
+FRACTION = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d+(?=Z$)")
 States = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
@@ -40,7 +49,8 @@ def change(entry: AuditEntry) -> str:
         before, after = _states(entry.before), _states(entry.after)
     except (ValueError, TypeError, AttributeError):
         return f"{entry.before} -> {entry.after}"
-    said = [_said(key[1], before.get(key), after.get(key)) for key in {**before, **after}]
+    keys = sorted({**before, **after}, key=lambda key: [*KEYS, key[0]].index(key[0]))
+    said = [_said(*key, before.get(key), after.get(key)) for key in keys]
     return "; ".join(said) or (f"{entry.machine_id}: was so already" if entry.machine_id else "was so already")
 
 
@@ -49,18 +59,22 @@ def _row(entry: AuditEntry) -> list[str]:
 
 
 def _states(text: str) -> States:
-    """By kind and id."""
+    """By kind and id. How a machine stands is said with what it is."""
     whole = json.loads(text) if text else {}
-    return {
-        (kind, state.get(KEYS.get(kind, ""), "")): {name: state[name] for name in state if name != KEYS.get(kind)}
-        for kind, states in whole.items()
-        for state in states
-    }
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for kind, states in whole.items():
+        for state in states:
+            of = ("machines" if kind == "standings" else kind, state.get(KEYS.get(kind, ""), ""))
+            found.setdefault(of, {}).update({name: state[name] for name in state if name != KEYS.get(kind)})
+    return found
 
 
-def _said(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+def _said(kind: str, name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+    called = (after or before or {}).get("hostname", "")
+    if kind == "beside":
+        return f"beside {name}" + (f" ({called})" if called else "")
     if after is None:
-        return f"{name}: gone"
+        return f"{name}" + (f" ({called})" if called else "") + ": gone"
     if before is None:
         return f"{name}: made, {', '.join(f'{field} {_word(value)}' for field, value in after.items())}"
     return f"{name}: {', '.join(_moves(before, after)) or 'as it was'}"
@@ -72,6 +86,6 @@ def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]
 
 
 def _word(value: object) -> str:
-    """'PHASE_PENDING' -> 'pending'"""
-    text = str(value)
+    """'PHASE_PENDING' -> 'pending', '2026-11-23T11:47:04.018247168Z' -> '2026-11-23T11:47:04Z'"""
+    text = FRACTION.sub("", str(value))
     return text.removeprefix("PHASE_").lower() if text.startswith(("PHASE_", "True")) else text
