@@ -50,6 +50,8 @@ def state(tmp_path: Path) -> Path:
     noted = Noted("token.created", "", "", "", "admin (admin)", 1.0)
     entry = Audited("admin", "admin", "CreateToken", "r-1", "", "", '{"tokens":[{"token_id":"t-1"}]}', 1.0)
     store.write([made, noted, Answered("admin", "r-1", "CreateToken", b"", b"answer", 1.0), entry])
+    stands = f'{{"standings":[{{"machine_id":"m-aaaaaaaa","key_sha256":"{(b"k" * 32).hex()}"}}]}}'
+    store.write([Audited("t-1", "token", "Enrol", "", "m-aaaaaaaa", "", stands, 1.0)])
     store.close()
     return tmp_path
 
@@ -80,7 +82,7 @@ def test_a_store_as_it_should_be_is_found_so(state: Path) -> None:
         ),
         ("DELETE FROM tokens", "tokens in the audit and tokens differ"),
         ("DELETE FROM events", "1 CreateToken are in the audit, and 0 events tell of one"),
-        ("DELETE FROM audit", "cannot trust the audit: it ends at entry 0, and 1 were written"),
+        ("DELETE FROM audit", "cannot trust the audit: it ends at entry 0, and 2 were written"),
         ("DELETE FROM vitals", "delta 4 was acknowledged, and none is stored"),
         ("UPDATE vitals SET vitals = x''", "the vitals that are stored are not those of delta 4"),
         ("UPDATE machines SET sequence = 3", "its facts say delta 3, and its vitals 4"),
@@ -89,6 +91,7 @@ def test_a_store_as_it_should_be_is_found_so(state: Path) -> None:
         ("UPDATE counters SET revision = 7", "revision 7 is stored, and 8 was told"),
         ("DELETE FROM certificates", "certified without a certificate"),
         ("UPDATE vitals SET machine_id = 'm-b'", "rows that point nowhere"),
+        ("UPDATE machines SET id = 'm-b'", "machines in the audit and machines differ"),
     ],
 )
 def test_a_store_that_lost_something_or_has_half_of_it_is_found(state: Path, statement: str, says: str) -> None:
@@ -97,6 +100,13 @@ def test_a_store_that_lost_something_or_has_half_of_it_is_found(state: Path, sta
     database.commit()
     database.close()
     assert says in _wrong(state, _told())
+
+
+def test_a_certificate_of_which_the_audit_knows_nothing_is_found(state: Path) -> None:
+    known = _told()
+    known.told["light-0"].key_sha256 = b"another key".ljust(32)
+    said = "light-0: m-aaaaaaaa got a certificate, and the audit has not that its key came in"
+    assert said in _wrong(state, known)
 
 
 def test_an_event_that_is_said_to_have_been_sent_and_never_arrived_is_found(state: Path) -> None:

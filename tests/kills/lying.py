@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from nodeagent import identity
 from provisioner import onhost
+from provisioner.chain import Entry
 from provisioner.errors import BedplateError
 from provisioner.store import Store
 from provisioner.world import World
@@ -65,8 +66,16 @@ def _promises(store: Store, world: World, records: Records) -> Iterator[str]:
         kept = store.answered("admin", request_id)
         if kept is None or (kept.method, kept.response) != (first.method, first.response):
             yield f"the answer to {first.method} {request_id} is not the one that was given"
+    came_in = {(entry.machine_id, _key_of(entry)) for entry in store.audit_of(("Enrol",))}
     for name, told in list(records.told.items()):
+        if (told.machine_id, told.key_sha256.hex()) not in came_in:
+            yield f"{name}: {told.machine_id} got a certificate, and the audit has not that its key came in"
         yield from (f"{name}: {wrong}" for wrong in _of_a_machine(store, world, told))
+
+
+def _key_of(entry: Entry) -> str:
+    """That came in."""
+    return next((one["key_sha256"] for one in json.loads(entry.after).get("standings", ())), "")
 
 
 def _of_a_machine(store: Store, world: World, told: Told) -> Iterator[str]:
@@ -107,6 +116,7 @@ def _halves(path: Path, world: World) -> Iterator[str]:
             yield f"rows that point nowhere: {found}"
         audited = dict(database.execute("SELECT request_id, method FROM audit WHERE request_id != ''").fetchall())
         answered = dict(database.execute("SELECT request_id, method FROM answers").fetchall())
+        came_in = {name for (name,) in database.execute("SELECT machine_id FROM audit WHERE method = 'Enrol'")}
         afters = database.execute("SELECT method, after FROM audit WHERE request_id != ''").fetchall()
         events = Counter(database.execute("SELECT kind, actor FROM events").fetchall())
         certified = {name for (name,) in database.execute("SELECT DISTINCT machine_id FROM certificates")}
@@ -120,6 +130,8 @@ def _halves(path: Path, world: World) -> Iterator[str]:
         for method, event in EVENTS.items()
         if wanted[method] != events[event]
     )
+    if known := set(world.machines) ^ came_in:
+        yield f"machines in the audit and machines differ: {known}"
     made = {token["token_id"] for _, after in afters for token in json.loads(after or "{}").get("tokens", ())}
     if made != set(world.tokens):
         yield f"tokens in the audit and tokens differ: {made ^ set(world.tokens)}"
