@@ -36,6 +36,7 @@ OURS = {  # what decodes nothing but what this program has just made itself, and
     ("provisioner/dev.py", "_all_present"): "what its own `bedplate` printed",
     ("provisioner/dev.py", "nine"): "what its own `bedplate` printed",
     ("provisioner/service/once.py", "answer"): "an answer that it has stored",
+    ("provisioner/service/once.py", "_followed"): "the same",
     ("provisioner/store/reading.py", "inventory"): "what it has packed itself",
     ("provisioner/turnstile.py", "address_of"): "an address that the kernel has given to gRPC",
 }
