@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from provisioner import cloudevents, retained
-from provisioner.bus import Broker, BusError, Line, Message
+from provisioner.bus import BusError, Line, Message
 from provisioner.config import Mqtt
 from provisioner.logs import about
 from provisioner.outbox.feed import Feed, Ledger
@@ -25,17 +26,24 @@ FAREWELL_S = 0.5
 LOG = logging.getLogger("provisioner")
 
 
+class Door(Protocol):
+    """To the broker."""
+
+    @property
+    def settings(self) -> Mqtt: ...
+    def connected(self, will: Message, /) -> AbstractAsyncContextManager[Line]: ...
+
+
 class MqttSink:
     """`source` is the fleet's, in each event."""
 
     name = "mqtt"
 
-    def __init__(self, ledger: Ledger, settings: Mqtt, source: str, version: str) -> None:
-        client_id = settings.client_id or f"bedplate-{ledger.store.fleet}"
-        self.from_oldest = settings.from_oldest
+    def __init__(self, ledger: Ledger, broker: Door, source: str, version: str) -> None:
+        self.from_oldest = broker.settings.from_oldest
         self._ledger = ledger
-        self._broker = Broker(settings, client_id)
-        self._topics = retained.Topics(settings.topic)
+        self._broker = broker
+        self._topics = retained.Topics(broker.settings.topic)
         self._source = source
         self._version = version
         self._trouble = ""  # of states

@@ -13,9 +13,11 @@ def configured(config: Config, ledger: Ledger, version: str) -> list[Sink]:
     found: list[Sink] = []
     source = source_of(ledger.store.fleet, config.event_source)
     if config.mqtt.host:
+        from provisioner.bus import Broker  # noqa: PLC0415
         from provisioner.outbox.mqtt import MqttSink  # noqa: PLC0415
 
-        found.append(MqttSink(ledger, config.mqtt, source, version))
+        broker = Broker(config.mqtt, config.mqtt.client_id or f"bedplate-{ledger.store.fleet}")
+        found.append(MqttSink(ledger, broker, source, version))
     if config.webhook:
         from provisioner.outbox.webhook import WebhookSink  # noqa: PLC0415
 

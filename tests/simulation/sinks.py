@@ -6,9 +6,9 @@ Each is away for a while, slow, refuses, or has what it was sent while its answe
 import asyncio
 import json
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
+from provisioner import bus
 from provisioner.config import Mqtt
 from provisioner.errors import BedplateError
 from provisioner.outbox.feed import Feed
@@ -68,9 +68,9 @@ class Broker:
         await asyncio.sleep(self.timeline.between(0.001, 0.2))
         if self.away:
             raise BedplateError("cannot reach broker: Connection refused")
-        ledger: Any = SimpleNamespace(store=SimpleNamespace(fleet="fleet"))
+        nothing: Any = None
         line: Any = Line(self)
-        await MqttSink(ledger, Mqtt(host="broker"), "fleet", "1.0")._events(line, feed)
+        await MqttSink(nothing, bus.Broker(Mqtt(host="broker"), "fleet"), "fleet", "1.0")._events(line, feed)
 
     def wants(self, _: Event) -> bool:
         return True
