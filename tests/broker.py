@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.running import PAUSE, free_ports
 
 PROGRAM = "/usr/sbin/mosquitto"
 PLAIN = "allow_anonymous true\n"
+KEEPS = f"{PLAIN}set_tcp_nodelay true\npersistence true\npersistence_location {{}}/\n"  # what it knows, in that folder
 
 
 @dataclass
@@ -74,10 +78,11 @@ class Heard:
         self.messages.append(message)
         self._more.set()
 
-    async def until(self, true: Callable[[], bool], limit_s: float = 20) -> None:
-        async with asyncio.timeout(limit_s):
-            while not true():
-                self._more.clear()
+    async def until(self, true: Callable[[], bool], still_s: float = 20) -> None:
+        """TimeoutError where nothing more has come for so long. How long all of it takes is the machine's affair."""
+        while not true():
+            self._more.clear()
+            async with asyncio.timeout(still_s):
                 await self._more.wait()
 
     @property
@@ -106,6 +111,21 @@ async def listening(port: int, topic: str, **options: Any) -> AsyncIterator[Hear
         finally:
             task.cancel()
             await asyncio.wait([task])
+
+
+def kept(name: str) -> dict[str, Any]:
+    """Options of a subscriber whose session the broker keeps for a day."""
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 86_400
+    return {"identifier": name, "clean_start": False, "properties": properties}
+
+
+async def retained(port: int) -> dict[str, Any]:
+    """What whoever subscribes now is told at once: JSON by topic. It comes before all that is published afterwards."""
+    async with listening(port, "#") as heard, aiomqtt.Client("127.0.0.1", port) as client:
+        await client.publish("the-end", qos=1)
+        await heard.until(lambda: any(one.topic.matches("the-end") for one in heard.messages))
+        return {one.topic.value: json.loads(bytes(one.payload)) for one in heard.messages if one.retain}
 
 
 @dataclass

@@ -34,9 +34,16 @@ def sinks(here: Served, **tables: Any) -> list[Sink]:
     return configured(Config(**tables), here.fleet, "1.2.3")
 
 
-async def until(outbox: Outbox, true: Callable[[Standing], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not all(true(one) for one in await asyncio.to_thread(outbox.standing)):  # noqa: ASYNC110 - as people look
+async def until(outbox: Outbox, true: Callable[[Standing], bool], still_s: float = 30) -> None:
+    """TimeoutError where no place has moved for so long. How long all of it takes is the machine's affair."""
+    loop, places = asyncio.get_running_loop(), list[int]()
+    async with asyncio.timeout(still_s) as limit:
+        while True:
+            standing = await asyncio.to_thread(outbox.standing)
+            if all(true(one) for one in standing):
+                return
+            if places != (places := [one.revision for one in standing]):
+                limit.reschedule(loop.time() + still_s)
             await asyncio.sleep(0.01)
 
 

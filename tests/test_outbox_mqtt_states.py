@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from provisioner.world import Accepted, Forgotten, Met, Parted, SilenceNoted
-from tests.broker import Broker, listening, road
-from tests.outgoing import delivering, fleet, plain, sinks
+from tests.broker import KEEPS, Broker, listening, retained, road
+from tests.outgoing import delivering, fleet, plain, sinks, troubled
+from tests.running import until
 from tests.served import asked, present
 
 pytestmark = pytest.mark.slow
@@ -108,3 +109,40 @@ def test_a_road_that_breaks_calls_up_the_last_will(tmp_path: Path, broker: Broke
         assert states == ["online", "offline", "online"]
 
     asyncio.run(main())
+
+
+SAVES = KEEPS + "autosave_interval 1\nautosave_on_changes true\n"  # at each change
+
+
+@pytest.mark.parametrize(("end", "meanwhile"), [(Broker.stop, "offline"), (Broker.kill, "online")])
+def test_a_broker_that_was_stopped_or_killed_says_in_the_end_that_the_provisioner_is_there(
+    tmp_path: Path, end: Callable[[Broker], None], meanwhile: str
+) -> None:
+    """One that is stopped calls up the last will, and keeps it; one that is killed calls up nothing, and what it last
+    kept is what it says until the provisioner is back.
+    """
+    topic, kept = "bedplate/v1/provisioner/state", tmp_path / "mosquitto.db"
+
+    async def main(broker: Broker) -> None:
+        async with (
+            fleet(tmp_path, *present(1)) as here,
+            road(broker.port) as way,
+            delivering(here, sinks(here, mqtt=plain(way.port))) as outbox,
+        ):
+            async with listening(broker.port, "bedplate/v1/machines/#") as heard:
+                await heard.until(lambda: len(heard.messages) == 1)
+            await asyncio.to_thread(until, lambda: kept.exists() and b'"online"' in kept.read_bytes())
+            way.open = False
+            end(broker)
+            await troubled(outbox)
+            broker.start()
+            assert (await retained(broker.port))[topic]["state"] == meanwhile
+            async with listening(broker.port, topic) as again:
+                way.open = True
+                await again.until(lambda: len(again.messages) == 2)
+            told = [json.loads(bytes(one.payload))["state"] for one in again.messages]
+            assert told == [meanwhile, "online"]
+            assert (await retained(broker.port))[topic]["state"] == "online"
+
+    with Broker(tmp_path, SAVES.format(tmp_path)) as broker:
+        asyncio.run(main(broker))
