@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from docs.examples.webhook import verified
-from tests.broker import Broker, Heard, listening
+from provisioner import cloudevents
+from provisioner.store import Store
+from tests.broker import KEEPS, Broker, Heard, kept, listening, retained
 from tests.receiver import SECRET, Post, Receiver, receiving
 from tests.running import Program, Site, agent, site, toml
 
@@ -77,6 +79,50 @@ def test_a_host_that_falls_silent_is_told_to_a_watcher_at_a_broker_and_to_a_webh
 
     with Broker(tmp_path) as broker:
         asyncio.run(main(broker))
+
+
+@pytest.mark.slow
+def test_what_happens_while_the_broker_is_away_goes_out_though_the_provisioner_is_ended_and_killed_meanwhile(
+    tmp_path: Path,
+) -> None:
+    async def main(broker: Broker, place: Site) -> None:
+        async with listening(broker.port, "bedplate/v1/#", **kept("desk")) as before:
+            with place.run() as provisioner:
+                await _token_made(place, provisioner)
+                await before.until(lambda: len(_tokens(before)) == 1)
+                broker.stop()
+                await _token_made(place, provisioner)
+                assert await asyncio.to_thread(provisioner.stop) == 0
+        with place.run() as provisioner:
+            await _token_made(place, provisioner)
+            provisioner.process.kill()
+        broker.start()
+        async with listening(broker.port, "bedplate/v1/#", **kept("desk")) as after:
+            assert (await retained(broker.port))["bedplate/v1/provisioner/state"]["state"] == "offline"
+            with place.run():
+                await after.until(lambda: len(_tokens(before, after)) == 3 and _states(after)[-1:] == ["online"])
+                ours = (await retained(broker.port))["bedplate/v1/provisioner/state"]
+        assert (ours["state"], ours["epoch"]) == ("online", 3)
+        with contextlib.closing(Store.open(tmp_path / "provisioner" / "bedplate.db")) as store:
+            source = cloudevents.source_of(store.fleet)
+            assert _tokens(before, after) == [cloudevents.encoded(event, source) for event in store.events()]
+
+    with Broker(tmp_path, KEEPS.format(tmp_path)) as broker:
+        place = site(tmp_path)
+        with place.config.open("a") as config:
+            config.write("[mqtt]\n" + toml(host="127.0.0.1", port=broker.port, tls=False))
+        asyncio.run(main(broker, place))
+
+
+async def _token_made(place: Site, provisioner: Program) -> None:
+    await _ready(provisioner, "READY=1")
+    await asyncio.to_thread(place.token)
+
+
+def _tokens(*heard: Heard) -> list[bytes]:
+    """What was told of tokens, in order, and once where it was the same again."""
+    told = (payload for one in heard for payload in one.payloads("bedplate/v1/events/fleet/token/created"))
+    return list(dict.fromkeys(told))
 
 
 async def _told(place: Site, heard: Heard, receiver: Receiver) -> None:
