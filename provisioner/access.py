@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 
 import grpc
 
+from provisioner.arrivals import Arrivals
 from provisioner.calls import Calls
-from provisioner.handlers import guarded
+from provisioner.handlers import Come, guarded
 from provisioner.pki import MachineIdentity, PersonIdentity, identity
 from provisioner.refusal import RefusedError as RefusedError  # noqa: PLC0414 - whoever refuses looks for it here
 from provisioner.refusal import refuse
@@ -185,52 +186,78 @@ def _everybody(_method: str, _who: Caller, _peer: str, *, stays: bool) -> Abstra
     return nullcontext()
 
 
+@dataclass(frozen=True, eq=False)
 class Guard(grpc.aio.ServerInterceptor):
     """Stands before every method of a server. `world` is the one door to who is known now, `passing` to how many call,
-    `refused` is told the reason of each refusal.
+    `refused` is told the reason of each refusal, and `broken_off` the method whose request never came whole.
+
+    With other `arrivals` (dataclasses.replace) it is the same guard at another port.
     """
 
-    def __init__(
-        self,
-        world: Callable[[], World],
-        passing: Passing = _everybody,
-        refused: Callable[[str], object] = str,
-        trusted: Callable[[], frozenset[bytes]] | None = None,
-    ) -> None:
-        self.calls = Calls()
-        self._world = world
-        self._trusted = trusted  # the ids of the roots' keys; None: TLS alone says who comes in
-        self._passing = passing
-        self._refused = refused
+    world: Callable[[], World]
+    passing: Passing = _everybody
+    refused: Callable[[str], object] = str
+    trusted: Callable[[], frozenset[bytes]] | None = None  # ids of the roots' keys; None: TLS alone says who comes in
+    broken_off: Callable[[str], object] = str
+    arrivals: Arrivals = field(default_factory=lambda: Arrivals(0.0))
+    calls: Calls = field(default_factory=Calls)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """The certificate is known only once the call runs: so each handler is wrapped, not judged, here."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        check = partial(self._entered, method, stays=bool(handler and handler.response_streaming))
-        return handler and guarded(handler, check, of_machine=METHODS.get(method) is Who.MACHINE)
+        if handler is None:
+            return grpc.stream_unary_rpc_method_handler(partial(self._unserved, method))
+        check = partial(self._entered, method, stays=bool(handler.response_streaming))
+        return guarded(handler, check, of_machine=METHODS.get(method) is Who.MACHINE)
+
+    async def _unserved(self, method: str, _: Any, context: Any) -> None:
+        """As gRPC answers by itself, and counted."""
+        self.arrivals.leave(self.arrivals.enter(context.peer()))
+        line = f"cannot call {method}: this port serves no such method"
+        refused = RefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", line)
+        self.refused(refused.reason)
+        await refuse(context, refused)
 
     @asynccontextmanager
-    async def _entered(self, method: str, context: Any, *, stays: bool) -> AsyncIterator[None]:
+    async def _entered(self, method: str, context: Any, come: Come, *, stays: bool) -> AsyncIterator[Any]:
         """For as long as the call runs; what is refused in it is the call's status."""
+        peer = context.peer()
+        arrived = self.arrivals.enter(peer)
         try:
+            request = await self._come(method, context, come)
             who = caller(context)
             verdict = partial(self._verdict, method, who)
             with self.calls.standing(verdict) if stays else nullcontext():  # first of all: no moment lies between
                 if refused := verdict():
                     raise refused
-                async with self._passing(method, who, context.peer(), stays=stays):
-                    yield
+                async with self.passing(method, who, peer, stays=stays):
+                    yield request
         except RefusedError as refused:
-            self._refused(refused.reason)
+            self.refused(refused.reason)
             await refuse(context, refused)
+        finally:
+            self.arrivals.leave(arrived)
+
+    async def _come(self, method: str, context: Any, come: Come) -> Any:
+        """What the call came with. One that broke off before that was whole ends here, and mostly nobody hears it."""
+        request = grpc.aio.EOF
+        try:
+            request = await come()
+        finally:
+            if request is grpc.aio.EOF:
+                self.broken_off(method)
+        if request is grpc.aio.EOF:
+            line = "cannot read the request: the call ended before it was whole"
+            await refuse(context, RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE", line))
+        return request
 
     def _verdict(self, method: str, who: Caller) -> RefusedError | None:
         """Why this call may not begin, or not go on."""
         if refused := denial(method, who):
             return refused
-        world = self._world()
-        if self._trusted and (refused := untrusted(who, self._trusted())):
+        world = self.world()
+        if self.trusted and (refused := untrusted(who, self.trusted())):
             return refused
         if METHODS[method] is Who.MACHINE:
             return standing(MachineIdentity(who.machine_id, who.incarnation), world)

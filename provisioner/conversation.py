@@ -73,7 +73,8 @@ class Conversation:
                 self._broke(PeerError(f"no hello within {hello_s:g} s", "NO_HELLO"))
         except PeerError as error:
             self._broke(error)
-        except RefusedError:
+        except RefusedError as refused:
+            self.because = refused.line
             raise
         except BedplateError as error:
             self.because = str(error)
@@ -236,6 +237,11 @@ class Conversation:
             async with asyncio.timeout(DISMISSAL_S):
                 await self.send(SessionResponse(dismissal=dismissal))
 
+    def lose(self) -> None:
+        """It is over: counted, where neither end has said that it would be. Of that gRPC does not tell why."""
+        if not (self.because or self.over.is_set() or (self.session and self.session.ended)):
+            self.fleet.conduct.lose(self.machine_id, self.fleet.now())
+
     async def flushed(self) -> None:
         """Until no write is under way: gRPC would never end a stream that has one, and its peer would wait for that."""
         if self.writes:
@@ -243,6 +249,7 @@ class Conversation:
 
     def end(self) -> None:
         """The stream is over: what that means is submitted, without waiting."""
+        self.lose()
         self.over.set()
         if self.ack_timer is not None:
             self.ack_timer.cancel()

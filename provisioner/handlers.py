@@ -1,8 +1,9 @@
 """Puts a door before the handlers of a gRPC server: one that is entered for as long as the call runs."""
 
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -11,7 +12,8 @@ from google.protobuf.message import DecodeError
 from provisioner.refusal import RefusedError
 
 Behaviour = Callable[[Any, Any], Any]
-Check = Callable[[Any], AbstractAsyncContextManager[None]]  # for as long as the call runs
+Come = Callable[[], Awaitable[Any]]  # reads what the call came with; grpc.aio.EOF: it never came whole
+Check = Callable[[Any, Come], AbstractAsyncContextManager[Any]]  # for as long as the call runs: gives what has come
 
 
 class Undecodable:
@@ -55,7 +57,12 @@ def _whole(request: Any) -> None:
 
 
 def guarded(handler: Any, check: Check, *, of_machine: bool = False) -> Any:
-    """`of_machine`: machines alone call it, and what they stream is to be stored."""
+    """`of_machine`: machines alone call it, and what they stream is to be stored.
+
+    A request that comes alone is read by us, as the first of a stream: to the peer that is the same, and a call is here
+    from its headers on. Otherwise gRPC would wait for the request by itself, and let go of a call whose request never
+    comes whole without a word to anybody.
+    """
     decoding = _heard if of_machine and handler.request_streaming else _decoding
     serializers = {
         "request_deserializer": decoding(handler.request_deserializer),
@@ -63,31 +70,40 @@ def guarded(handler: Any, check: Check, *, of_machine: bool = False) -> Any:
     }
     match handler.request_streaming, handler.response_streaming:
         case False, False:
-            return grpc.unary_unary_rpc_method_handler(_one(handler.unary_unary, check), **serializers)
+            return grpc.stream_unary_rpc_method_handler(_one(handler.unary_unary, check, _alone), **serializers)
         case False, True:
-            return grpc.unary_stream_rpc_method_handler(_many(handler.unary_stream, check), **serializers)
+            return grpc.stream_stream_rpc_method_handler(_many(handler.unary_stream, check, _alone), **serializers)
         case True, False:
-            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary, check), **serializers)
+            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary, check, _all), **serializers)
         case _:
-            return grpc.stream_stream_rpc_method_handler(_many(handler.stream_stream, check), **serializers)
+            return grpc.stream_stream_rpc_method_handler(_many(handler.stream_stream, check, _all), **serializers)
 
 
-def _one(behaviour: Behaviour, check: Check) -> Behaviour:
-    async def inside(request: Any, context: Any) -> Any:
-        async with check(context):
+async def _alone(_: Any, context: Any) -> Any:
+    return await context.read()
+
+
+async def _all(requests: Any, _: Any) -> Any:
+    """Whoever serves it reads it."""
+    return requests
+
+
+def _one(behaviour: Behaviour, check: Check, come: Behaviour) -> Behaviour:
+    async def inside(requests: Any, context: Any) -> Any:
+        async with check(context, partial(come, requests, context)) as request:
             _whole(request)
             return await behaviour(request, context)
 
     return inside
 
 
-def _many(behaviour: Behaviour, check: Check) -> Behaviour:
+def _many(behaviour: Behaviour, check: Check, come: Behaviour) -> Behaviour:
     """The server tells generators from those that write by looking at the function: so there is a wrapper for each."""
     if not inspect.isasyncgenfunction(behaviour):
-        return _one(behaviour, check)
+        return _one(behaviour, check, come)
 
-    async def inside(request: Any, context: Any) -> AsyncIterator[Any]:
-        async with check(context):
+    async def inside(requests: Any, context: Any) -> AsyncIterator[Any]:
+        async with check(context, partial(come, requests, context)) as request:
             _whole(request)
             async for response in behaviour(request, context):
                 yield response

@@ -71,12 +71,13 @@ class Keyring:
         self._stamp, self._flaw = stamp, ""
         return True
 
-    def served(self, *, mutual: bool) -> grpc.ServerCredentials:
-        """For a port: at each handshake what holds then."""
+    def served(self, *, mutual: bool, begun: Callable[[], object] = int) -> grpc.ServerCredentials:
+        """For a port: at each handshake what holds then. `begun` is called for each connection, in a thread of gRPC."""
         given = self.now
 
         def fetch() -> Any:
             nonlocal given
+            begun()
             if given is self.now:
                 return None
             given = self.now

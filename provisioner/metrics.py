@@ -92,10 +92,23 @@ class FleetCollector(Collector):
 def _conduct(conduct: Conduct) -> Iterator[Metric]:
     refused = CounterMetricFamily("bedplate_refused", "Calls that were refused, by reason", labels=["reason"])
     cut_off = CounterMetricFamily("bedplate_cut_off", "Streams of machines that broke the rules", labels=["reason"])
-    for family, counts in ((refused, conduct.refused), (cut_off, conduct.cut_off)):
+    broken_off = CounterMetricFamily(
+        "bedplate_broken_off",
+        "Calls whose request never came whole, by method; of Uplink.Session streams without a goodbye",
+        labels=["method"],
+    )
+    for family, counts in ((refused, conduct.refused), (cut_off, conduct.cut_off), (broken_off, conduct.broken_off)):
         for reason, count in sorted(counts.items()):
             family.add_metric([reason], count)
         yield family
+    begun = CounterMetricFamily("bedplate_connections", "Connections that were begun, by port", labels=["port"])
+    called = CounterMetricFamily(
+        "bedplate_connections_with_a_call", "Those of them from which a call came, by port", labels=["port"]
+    )
+    for port, arrivals in conduct.arrivals.items():
+        called.add_metric([port], arrivals.called)
+        begun.add_metric([port], arrivals.begun)
+    yield from (begun, called)
     yield CounterMetricFamily(
         "bedplate_slowed_seconds", "For how long machines that send too fast were not read", value=conduct.slowed_s
     )

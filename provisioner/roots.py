@@ -23,6 +23,7 @@ from provisioner.world import Facts
 
 RENEWALS_A_SECOND = 20.0
 LEAST_S = 2.0
+DROPPED = "its certificate is of a CA that is trusted no more"
 REDIAL_S = 3.0  # from a younger certificate until it is to be shown: the agent keeps it first
 Renewer = Callable[[Caller, bytes], Awaitable[Credentials]]
 
@@ -32,6 +33,9 @@ class Stream(Protocol):
 
     @property
     def issuer(self) -> bytes: ...
+
+    because: str  # why it is ended
+
     @property
     def session(self) -> Session | None: ...
     def cut(self, because: str, retry_after_s: float, /) -> None: ...
@@ -83,6 +87,9 @@ class Roots:
     def changed(self) -> None:
         ca = self._keyring.now.authority
         self._fleet.settings = replace(self._fleet.settings, ca_sha256=ca.server.sha256, next_ca_sha256=ca.next_sha256)
+        for stream in self.streams.values():
+            if stream.issuer not in self._keyring.now.trusted:
+                stream.because = stream.because or DROPPED  # the guard ends it now
         for each in self.then:
             each()
         for machine_id, stream in list(self.streams.items()):

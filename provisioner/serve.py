@@ -15,7 +15,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from bedplate.v1.fleet_pb2_grpc import add_FleetServicer_to_server
 from bedplate.v1.uplink_pb2_grpc import add_UplinkServicer_to_server
 from provisioner import metrics, ports
 from provisioner.access import Guard
+from provisioner.arrivals import Arrivals
 from provisioner.config import Config
 from provisioner.described import describe
 from provisioner.enrolment import EnrolmentServicer, Renewals
@@ -126,7 +127,8 @@ async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[R
         if config.metrics_listen:
             collector = metrics.FleetCollector(fleet, config.silent_after_s, lambda: uplink.streams, outbox.standing)
             stack.push_async_callback(asyncio.to_thread, metrics.serve(config.metrics_listen, collector))
-        guard = Guard(lambda: fleet.world, Turnstile(config).passing, fleet.conduct.refuse, roots.trusted)
+        conduct, passing = fleet.conduct, Turnstile(config).passing
+        guard = Guard(lambda: fleet.world, passing, conduct.refuse, roots.trusted, conduct.break_off)
         roots.then.append(guard.calls.judge)
         people = FleetServicer(fleet, uplink.cut_off, judge=guard.calls.judge, sinks=outbox.standing)
         await _listen(stack, config, fleet, keyring, uplink, guard, people)
@@ -165,19 +167,19 @@ async def _listen(  # noqa: PLR0913, PLR0917 - the doors
     people: FleetServicer,
 ) -> None:
     ports.make_room(config)
-    main = grpc.aio.server(interceptors=[guard], options=ports.main(config))
+    arrivals = {"listen": Arrivals(ports.IDLE_MS / 1000), "enrol_listen": Arrivals(ports.STRANGER_IDLE_MS / 1000)}
+    fleet.conduct.arrivals.update(arrivals)
+    at_main, at_door = (replace(guard, arrivals=those) for those in arrivals.values())
+    main = grpc.aio.server(interceptors=[at_main], options=ports.main(config))
     add_UplinkServicer_to_server(uplink, main)
     add_FleetServicer_to_server(people, main)
-    door = grpc.aio.server(interceptors=[guard], options=ports.door(config))
+    door = grpc.aio.server(interceptors=[at_door], options=ports.door(config))
     add_EnrolmentServicer_to_server(EnrolmentServicer(fleet, keyring, uplink.cut_off), door)
     stack.push_async_callback(_stop, uplink, (main, door))
     await describe(main, fleet_pb2.DESCRIPTOR, uplink_pb2.DESCRIPTOR)
     await describe(door, enrolment_pb2.DESCRIPTOR)
-    for server, address, credential, key_name in (
-        (main, config.listen, keyring.served(mutual=True), "listen"),
-        (door, config.enrol_listen, keyring.served(mutual=False), "enrol_listen"),
-    ):
-        _bind(server, address, credential, key_name)
+    for server, address, key_name in ((main, config.listen, "listen"), (door, config.enrol_listen, "enrol_listen")):
+        _bind(server, address, keyring.served(mutual=server is main, begun=arrivals[key_name].begin), key_name)
         await server.start()
 
 

@@ -94,6 +94,7 @@ class UplinkServicer(Servicer):
     async def _begin(self, who: Caller, older: Conversation | None, context: Context) -> Talk:
         """The session, in the state that the older stream has left: ended, and all that it submitted written."""
         if older:
+            older.lose()  # its machine has given it up: had it said so, it would be over
             older.cut("a younger stream of the same machine took its place", RETRY_S)
             await older.over.wait()
         if self._stopping:

@@ -22,6 +22,11 @@ from provisioner import credentials
 from provisioner.pki import Authority
 from tests.cli_machines import answer, at, gpu_host, machine
 
+PORTS = [
+    pb.Port(name="listen", connections=1201, connections_with_a_call=1201),
+    pb.Port(name="enrol_listen", connections=4040, connections_with_a_call=40),
+]
+
 
 @dataclass
 class CannedFleet(FleetServicer):
@@ -86,6 +91,7 @@ class CannedFleet(FleetServicer):
 
     def GetStatus(self, request, context):
         counts = {"refused": {"CALLER_TOO_FAST": 1200, "ROLE_TOO_LOW": 2}, "cut_off": {"ORDER": 3}, "slowed_s": 130.0}
+        counts |= {"broken_off": {"Uplink.Session": 14, "Enrolment.Enrol": 3}, "ports": PORTS}
         return pb.GetStatusResponse(version="9.9", epoch=3, caller="admin", role="admin", started_at=at(0), **counts)
 
 

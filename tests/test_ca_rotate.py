@@ -159,6 +159,8 @@ def test_a_stolen_key_is_worth_nothing_within_seconds_and_machines_come_back_as_
             here.new_credential("ada", "admin")
             again_by(token, one, here.token("fresh", "--uses", "1"))
             until(here.present)
+            status = json.loads(here.place.bedplate("status", "-o", "json").stdout)
+            assert status["broken_off"] == {}, "it was the provisioner that ended its stream"
         (after,) = here.place.machines()
         assert (after["machine_id"], after["incarnation"]) == (before["machine_id"], before["incarnation"])
 

@@ -1,6 +1,6 @@
 """What is counted of how peers behave, and what a person reads of it."""
 
-from provisioner.conduct import KEPT, Conduct
+from provisioner.conduct import KEPT, KEPT_BROKEN, Conduct
 from provisioner.flaps import Flaps
 from provisioner.world import Facts
 
@@ -56,3 +56,40 @@ def test_machines_without_end_take_no_memory_without_end() -> None:
     assert conduct.lines("m-0", NOW) == []
     assert conduct.lines(f"m-{3 * KEPT - 1}", NOW) != []
     assert len(conduct._records) == KEPT
+
+
+def test_a_stream_that_ends_without_a_goodbye_is_counted_and_told_for_a_day() -> None:
+    conduct = Conduct()
+    conduct.lose(MACHINE, NOW - 60)
+    why = (
+        "the network, its power, an agent that was killed, two hosts with one state folder, "
+        "or a message of more than 4 MiB"
+    )
+    assert conduct.lines(MACHINE, NOW) == [
+        f"its stream broke off once without a goodbye, last 1 min ago (07:59:00 UTC): {why}"
+    ]
+    conduct.lose(MACHINE, NOW)
+    assert conduct.broken_off == {"Uplink.Session": 2}
+    assert conduct.lines(MACHINE, NOW)[0].startswith("its stream broke off 2 times without a goodbye, last 0 s ago")
+    assert conduct.lines("m-bbbbbbbb", NOW) == []
+    assert conduct.lines(MACHINE, NOW + 90_000) == [], "a day later it is no news"
+    conduct.lose(MACHINE, NOW + 7 * 86_400)
+    assert "broke off once" in conduct.lines(MACHINE, NOW + 7 * 86_400)[0], "once a week is once"
+
+
+def test_a_call_that_breaks_off_is_counted_by_its_method_as_the_documents_name_it() -> None:
+    conduct = Conduct()
+    conduct.break_off("/bedplate.v1.Enrolment/Enrol")
+    conduct.break_off("/grpc.health.v1.Health/Check")
+    assert conduct.broken_off == {"Enrolment.Enrol": 1, "Health.Check": 1}
+
+
+def test_a_cut_of_the_network_puts_nobody_aside_who_broke_the_rules() -> None:
+    conduct = Conduct()
+    conduct.broke(MACHINE, "ORDER", "delta 7 after 3", NOW)
+    for number in range(KEPT_BROKEN + 100):
+        conduct.lose(f"m-{number}", NOW)
+    assert len(conduct._broken) == KEPT_BROKEN
+    assert conduct.lines("m-99", NOW) == []
+    assert conduct.lines("m-100", NOW) != []
+    assert [moved for _, moved in conduct.went_well(MACHINE)] == [False]

@@ -113,7 +113,7 @@ def test_strangers_meet_one_method_and_what_everybody_may_see(tmp_path: Path) ->
     async def main() -> None:
         async with site(tmp_path) as here, dial(here.door, here.ca, (None, None)) as channel:
             came = {name: await came_of(channel, name, METHODS[name]) for name in METHODS}
-            assert came == {method: "in" if method in DOOR | ANYBODY else "UNIMPLEMENTED" for method in METHODS}
+            assert came == {method: "in" if method in DOOR | ANYBODY else "METHOD_UNKNOWN" for method in METHODS}
 
     asyncio.run(main())
 

@@ -50,6 +50,8 @@ class Healthy:
         """A person sees what was counted, and events that are few."""
         status = await self.viewer.GetStatus(GetStatusRequest())
         assert (dict(status.refused), dict(status.cut_off)) == (dict(conduct.refused), dict(conduct.cut_off))
+        assert dict(status.broken_off) == dict(conduct.broken_off)
+        assert conduct.lines(GOOD, time.time()) == []
         told = await self.viewer.ListEvents(ListEventsRequest(machine=EVIL))
         kinds = [event.kind for event in told.events]
         assert kinds.count("machine.problem.appeared") <= 3
@@ -108,16 +110,8 @@ def _suffered(folder: Path, attack: Attack, shown: Shown = _enough, **settings: 
 @pytest.mark.parametrize(
     "attack",
     [
-        attacks.garbage_instead_of_tls,
-        attacks.plaintext_instead_of_tls,
-        attacks.handshakes_that_never_end,
-        attacks.idle_connections,
-        attacks.garbage_after_tls,
         attacks.settings_without_end,
         attacks.pings_without_end,
-        attacks.calls_that_are_reset_at_once,
-        attacks.calls_that_are_begun_and_never_said,
-        attacks.a_hundred_megabytes,
         attacks.a_stream_that_is_never_read,
         attacks.good_messages_as_fast_as_it_can,
         attacks.streams_in_a_tight_loop,
@@ -125,6 +119,31 @@ def _suffered(folder: Path, attack: Attack, shown: Shown = _enough, **settings: 
 )
 def test_others_notice_nothing_of(attack: Attack, tmp_path: Path) -> None:
     _suffered(tmp_path, attack)
+
+
+def _without_a_call(count: int) -> Shown:
+    return lambda conduct: sum(those.begun - those.called for those in conduct.arrivals.values()) >= count
+
+
+def _broken_off(method: str) -> Shown:
+    return lambda conduct: conduct.broken_off[method] > 1
+
+
+@pytest.mark.parametrize(
+    ("attack", "shown"),
+    [
+        (attacks.garbage_instead_of_tls, _without_a_call(10)),
+        (attacks.plaintext_instead_of_tls, _without_a_call(10)),
+        (attacks.handshakes_that_never_end, _without_a_call(300)),
+        (attacks.idle_connections, _without_a_call(200)),
+        (attacks.garbage_after_tls, _without_a_call(10)),
+        (attacks.calls_that_are_reset_at_once, _broken_off("Enrolment.Enrol")),
+        (attacks.calls_that_are_begun_and_never_said, _enough),
+        (attacks.a_hundred_megabytes, _broken_off("Uplink.Session")),
+    ],
+)
+def test_others_notice_nothing_and_it_is_counted_of(attack: Attack, shown: Shown, tmp_path: Path) -> None:
+    assert shown(_suffered(tmp_path, attack, shown))
 
 
 @pytest.mark.parametrize(

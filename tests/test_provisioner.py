@@ -1,6 +1,7 @@
 """The program `provisioner`, run as an operator runs it, with what goes wrong at 2 a.m."""
 
 import contextlib
+import http.client
 import os
 import socket
 import ssl
@@ -132,10 +133,14 @@ def test_metrics_are_served_where_they_are_asked_for(tmp_path: Path) -> None:
     place = site(tmp_path, metrics_listen=f"127.0.0.1:{port}")
     with place.run() as program:
         program.wait_for("READY=1")
+        with pytest.raises((http.client.HTTPException, OSError)):  # no TLS
+            urlopen(f"http://127.0.0.1:{place.enrol_port}/", timeout=5)
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             text = answer.read().decode()
     assert 'bedplate_machines{phase="silent"} 0.0' in text
     assert "process_cpu_seconds_total" in text
+    assert 'bedplate_connections_total{port="enrol_listen"} 1.0' in text
+    assert 'bedplate_connections_with_a_call_total{port="enrol_listen"} 0.0' in text
 
 
 def test_strangers_write_nothing_into_its_log(place: Site) -> None:

@@ -1,5 +1,6 @@
 """From facts to the messages that people and tools get: pure. What a machine and a token are in brief says `brief`."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,6 +10,7 @@ from bedplate.v1.snapshot_pb2 import Inventory, Snapshot, Vitals
 from bedplate.v1.uplink_pb2 import Problems
 from provisioner import brief
 from provisioner.brief import moment
+from provisioner.conduct import Arrivals
 from provisioner.filters import Row
 from provisioner.phase import ACCEPTED, FORGOTTEN, PENDING, PRESENT, SILENT, word_of
 from provisioner.service.ledger import Ledger
@@ -72,6 +74,13 @@ def sink(standing: Standing) -> fleet_pb2.Sink:
         working=standing.working,
         because=standing.because,
     )
+
+
+def ports(arrivals: Mapping[str, Arrivals]) -> list[fleet_pb2.Port]:
+    return [
+        fleet_pb2.Port(name=name, connections_with_a_call=those.called, connections=those.begun)
+        for name, those in arrivals.items()
+    ]
 
 
 def snapshot(inventory: bytes | None, vitals: VitalsRow | None) -> Snapshot:

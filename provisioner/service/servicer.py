@@ -126,6 +126,8 @@ class FleetServicer(Servicer):
             refused=conduct.refused,
             cut_off=conduct.cut_off,
             slowed_s=conduct.slowed_s,
+            broken_off=conduct.broken_off,
+            ports=messages.ports(conduct.arrivals),
         )
 
     async def _inventory(self, facts: Facts) -> bytes | None:

@@ -1156,6 +1156,26 @@ class GetStatusResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class BrokenOffEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
@@ -1168,6 +1188,8 @@ class GetStatusResponse(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     CUT_OFF_FIELD_NUMBER: _builtins.int
     SLOWED_S_FIELD_NUMBER: _builtins.int
+    BROKEN_OFF_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     epoch: _builtins.int
     caller: _builtins.str
@@ -1193,6 +1215,16 @@ class GetStatusResponse(_message.Message):
     def cut_off(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Since it started: streams of machines that broke the rules of the conversation, by what they did."""
 
+    @_builtins.property
+    def broken_off(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Since it started: calls that broke off before their request was whole, by method: "Fleet.ListMachines". Of
+        "Uplink.Session": streams of machines that ended and neither end had said so.
+        """
+
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:
+        """The ports, and who arrived there."""
+
     def __init__(
         self,
         *,
@@ -1208,14 +1240,46 @@ class GetStatusResponse(_message.Message):
         refused: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         cut_off: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         slowed_s: _builtins.float = ...,
+        broken_off: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        ports: _abc.Iterable[Global___Port] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "cut_off", b"cut_off", "epoch", b"epoch", "event_source", b"event_source", "machines", b"machines", "refused", b"refused", "revision", b"revision", "role", b"role", "sinks", b"sinks", "slowed_s", b"slowed_s", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_off", b"broken_off", "caller", b"caller", "cut_off", b"cut_off", "epoch", b"epoch", "event_source", b"event_source", "machines", b"machines", "ports", b"ports", "refused", b"refused", "revision", b"revision", "role", b"role", "sinks", b"sinks", "slowed_s", b"slowed_s", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Port(_message.Message):
+    """One of the provisioner's ports. Both counts begin anew when it starts, and only go up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_WITH_A_CALL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The key of the configuration that it has: "listen", "enrol_listen"."""
+    connections: _builtins.int
+    """Connections that were begun."""
+    connections_with_a_call: _builtins.int
+    """Those of them from which a call came. The others ended before there was one, or have not made one yet."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        connections: _builtins.int = ...,
+        connections_with_a_call: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "connections_with_a_call", b"connections_with_a_call", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Port: _TypeAlias = Port  # noqa: Y015
 
 @_typing.final
 class Sink(_message.Message):

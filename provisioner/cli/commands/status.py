@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from bedplate.v1.fleet_pb2 import GetStatusRequest, GetStatusResponse, Sink
+from bedplate.v1.fleet_pb2 import GetStatusRequest, GetStatusResponse, Port, Sink
 from provisioner.cli.connection import connected
 from provisioner.cli.frame import context_of, examples, form_option, say, say_data
 from provisioner.cli.terminal import plain
 from provisioner.cli.views import words
+
+ENROL = "enrol_listen"
 
 
 @click.command("status", epilog=examples("bedplate status", "bedplate --context lab status -o json"))
@@ -49,9 +51,26 @@ def _conduct(answer: GetStatusResponse) -> dict[str, str]:
         rows["Refused"] = f"{_counted(answer.refused)}; docs/operations.md says what each is"
     if answer.cut_off:
         rows["Cut off"] = f"{_counted(answer.cut_off)}; `bedplate explain MACHINE` says which"
+    if answer.broken_off:
+        rows["Broken off"] = f"{_counted(answer.broken_off)}; docs/operations.md says what each is"
+    if told := without_a_call(answer.ports):
+        rows["No call"] = f"from {told}; docs/operations.md says what that is"
     if answer.slowed_s >= 1:
         rows["Slowed"] = f"machines that send too fast, for {words.span(answer.slowed_s)} in all"
     return rows
+
+
+def without_a_call(ports: Sequence[Port]) -> str:
+    """'3 of 1,201 connections to listen', of those ports where that is news.
+
+    An agent that asks to enrol comes twice: it hangs up once it has seen whom it meets, and then it calls.
+    """
+    told = []
+    for port in ports:
+        without = port.connections - port.connections_with_a_call
+        if without > (port.connections_with_a_call if port.name == ENROL else 0):
+            told.append(f"{without:,} of {port.connections:,} connections to {port.name}")
+    return ", ".join(told)
 
 
 def _counted(counts: Mapping[str, int]) -> str:
