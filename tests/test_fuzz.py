@@ -108,15 +108,16 @@ def test_a_machine_whose_files_are_anything_is_scanned_with_problems(tmp_path: P
     @settings(max_examples=12)
     @given(st.data())
     def look(data: st.DataObject) -> None:
-        spoilt_ones = data.draw(st.lists(st.sampled_from([*good]), min_size=1, max_size=40, unique=True))
-        for path in spoilt_ones:
-            path.unlink()
-            kind = data.draw(st.sampled_from(KINDS))
-            kind(path, data.draw(spoilt([good[path], *NASTY])))
+        chosen = data.draw(st.lists(st.sampled_from([*good]), min_size=1, max_size=40, unique=True))
+        kinds = [data.draw(st.sampled_from(KINDS)) for _ in chosen]
+        bodies = [data.draw(spoilt([good[path], *NASTY])) for path in chosen]  # what is too much to draw ends here
         try:
+            for path, kind, body in zip(chosen, kinds, bodies, strict=True):
+                path.unlink()
+                kind(path, body)
             _is_scanned(root)
         finally:
-            for path in spoilt_ones:
+            for path in chosen:
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
                 path.write_bytes(good[path])
 
