@@ -2,7 +2,7 @@
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -127,3 +127,49 @@ def test_an_inventory_that_a_machine_has_again_by_then_stays(store: Store) -> No
 
 def test_nothing_is_written_where_nothing_is_old(store: Store) -> None:
     assert list(store.pruning(5.0, Policy())) == []
+
+
+DAY_S = 86400.0
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def dated(memory: Path) -> Iterator[Callable[..., Store]]:
+    """A store with an event of each of these times, in that order, and a sink that has had none of them."""
+    with closing(Store.open(memory / "dated.db")) as made:
+        made.keep_sinks({"mqtt": True})
+
+        def of(*times: float) -> Store:
+            made.write([Noted("token.created", "", "", "", "x", at) for at in times])
+            return made
+
+        yield of
+
+
+@pytest.mark.parametrize("wrong", [12.0, NOW - 200 * DAY_S, NOW + 400 * DAY_S])
+def test_what_came_while_the_clock_was_wrong_takes_no_event_with_it_and_keeps_none(
+    dated: Callable[..., Store], wrong: float
+) -> None:
+    """As of a host that has no battery for its clock, and begins in 1970 until it has heard the time."""
+    store = dated(NOW - 7200, NOW - 3600, wrong, NOW - 60)
+    assert store.prune(NOW, Policy()) == Pruned(0, 0, 0, {})
+    store.delivered({"mqtt": 4})
+    assert store.prune(NOW, Policy()) == Pruned(0, 0, 0, {})
+    dated(NOW + 90 * DAY_S)
+    assert store.prune(NOW + 90 * DAY_S, Policy()).events == 4, "it goes with those around it"
+    assert [event.revision for event in store.events()] == [5]
+
+
+def test_what_is_old_goes_up_to_the_first_event_that_is_not(dated: Callable[..., Store]) -> None:
+    store = dated(NOW - 190 * DAY_S, 12.0, NOW - 185 * DAY_S, NOW - 3600, 12.0, NOW)
+    assert store.prune(NOW, Policy()) == Pruned(0, 3, 0, {"mqtt": 3})
+    assert [event.revision for event in store.events()] == [4, 5, 6]
+    assert store.oldest_event_revision() == 4
+
+
+def test_nothing_is_written_where_a_sink_has_had_none_of_what_is_old(dated: Callable[..., Store]) -> None:
+    store = dated(NOW - 100 * DAY_S, NOW - 99 * DAY_S)
+    assert list(store.pruning(NOW, Policy())) == []
+    store.delivered({"mqtt": 1})
+    assert [pruned.events for pruned in store.pruning(NOW, Policy())] == [1]
+    assert list(store.pruning(NOW, Policy())) == []

@@ -3,7 +3,8 @@
 Rule 1: the inventory that a machine has now is kept, however old.
 Rule 2: how far the events were cut is kept, so that a watcher that resumes from before it can be told.
 Rule 3: what a sink has not had is kept longer, and not for ever: what it loses then is counted.
-Rule 4: what is to go is looked for while others write, and goes in slices, so that they write in between. A slice looks
+Rule 4: events go by revision, up to the first that is young: what came by a wrong clock takes no younger one along.
+Rule 5: what is to go is looked for while others write, and goes in slices, so that they write in between. A slice looks
         again at what it drops: a machine may have it again by then. After any of them all is as if there was no next.
 """
 
@@ -25,7 +26,7 @@ Slice = Callable[[Connection], Pruned]  # in the caller's transaction
 def plan(connection: Connection, now: float, policy: Policy, most: int) -> list[Slice]:
     """All that is to go by now, at most so many rows in each slice."""
     stale = _stale(connection, now - policy.inventory_s, policy.inventories)
-    last = _last_event(connection, now - policy.event_s, now - policy.event_s - policy.undelivered_s)
+    last = _last_event(connection, now, policy)
     answered = connection.execute(select(func.max(answers.c.at)).where(answers.c.at < now - policy.answer_s)).scalar()
     return [
         *(partial(_inventories, stale=stale[start : start + most]) for start in range(0, len(stale), most)),
@@ -59,17 +60,26 @@ def _stale(connection: Connection, oldest: float, most: int) -> Sequence[tuple[s
     return [(row.machine_id, row.digest, row.last_seen_at) for row in connection.execute(statement)]
 
 
-def _last_event(connection: Connection, oldest: float, oldest_undelivered: float) -> int | None:
+def _last_event(connection: Connection, now: float, policy: Policy) -> int | None:
     """The revision of the last one that is to go."""
-    last, had = _last_before(connection, oldest), delivering.slowest(connection)
+    last, had = _old(connection, now - policy.event_s, now), delivering.slowest(connection)
     if had is not None:
-        last = max(min(last, had), _last_before(connection, oldest_undelivered))
-    return last or None
+        last = max(min(last, had), _old(connection, now - policy.event_s - policy.undelivered_s, now))
+    revision: int | None = connection.execute(
+        select(func.max(events.c.revision)).where(events.c.revision <= last)
+    ).scalar()
+    return revision
 
 
-def _last_before(connection: Connection, at: float) -> int:
-    """The revision of the youngest event that is older than that; 0 where there is none."""
-    return connection.execute(select(func.max(events.c.revision)).where(events.c.at < at)).scalar() or 0
+def _old(connection: Connection, at: float, now: float) -> int:
+    """Up to which revision all events are older than that; 0 where none is. What came while the clock was wrong is as
+    old as what is around it: it takes none of that with it, and keeps none.
+    """
+    last: int = connection.execute(select(func.max(events.c.revision)).where(events.c.at < at)).scalar() or 0
+    age = events.c.at + 0.0  # so that they are read by revision: by age, all that are young would be
+    younger = select(func.min(events.c.revision)).where(events.c.revision <= last, age >= at, age <= now)
+    first: int | None = connection.execute(younger).scalar()
+    return last if first is None else first - 1
 
 
 def _ends(connection: Connection, column: Column[Any], last: float | None, most: int) -> list[Any]:
