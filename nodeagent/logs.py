@@ -5,8 +5,7 @@ Rule 2: logging never blocks the tick: what a full journal would not take is cou
 Rule 3: nothing that a peer chose can forge a line or a field: control characters are shown, and fields have lengths.
 Rule 4: secrets are no arguments of log calls; there is no filter that would find them.
 
-The journal's socket is spoken to by `logging-journald`'s transport, which is told not to wait. Its handler is not used:
-that one waits for ever where nobody reads.
+The journal's socket is spoken to by `logging-journald`'s transport, which is told not to wait: docs/decisions/0026.
 """
 
 import logging

@@ -6,9 +6,8 @@ Rule 2: what is about a machine says so in a field, for whoever searches: `about
 Rule 3: nothing that a peer chose can forge a line or a field: control characters are shown, and fields have lengths.
 Rule 4: secrets are no arguments of log calls; there is no filter that would find them.
 
-The journal's socket is spoken to by `logging-journald`'s transport, which is told not to wait. Its handler is not used:
-that one waits for ever where nobody reads. Source of the lines that go to the journal by standard error: sd-daemon(3):
-one that begins with <N> has the syslog priority N.
+The journal's socket is spoken to by `logging-journald`'s transport, which is told not to wait: docs/decisions/0026.
+Source of the lines that go there by standard error: sd-daemon(3): one that begins with <N> has the syslog priority N.
 """
 
 import contextlib

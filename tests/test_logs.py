@@ -113,6 +113,17 @@ def test_without_a_journal_the_line_goes_to_stderr(tmp_path, receiver):
     assert "still said" in stream.getvalue()
 
 
+def test_a_journal_that_was_restarted_is_found_again(tmp_path):
+    with journal(tmp_path / "socket") as door:
+        stream = to_journal(tmp_path)
+        LOG.info("before")
+        assert dict(received(door))["MESSAGE"] == "before"
+    with journal(tmp_path / "socket") as door:
+        LOG.info("after")
+        assert dict(received(door))["MESSAGE"] == "after"
+    assert stream.getvalue() == ""
+
+
 def test_a_journal_that_is_not_there_is_an_error_of_the_configuration(tmp_path):
     with pytest.raises(ConfigError, match=r'cannot log to the journal: .*nowhere: .*set log = "stderr"'):
         logs.start("journal", "info", journal=tmp_path / "nowhere")
