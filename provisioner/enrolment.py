@@ -9,6 +9,8 @@ Rule 3: a key that is known needs no token, for its CSR proves it: so a pending 
         was lost asks again, and one that was off for longer than its certificate lasts comes back by itself.
 Rule 4: once it is written that somebody is a machine again, in its next life, the stream of the life before ends:
         before the newcomer is answered, so that it finds nobody in its place.
+Rule 5: where a person's word comes in between, as that a token is revoked, the round is decided again, in halves: whom
+        it is not about hears nothing of it, and who is left alone with it is told to try again.
 """
 
 import asyncio
@@ -31,6 +33,7 @@ from provisioner.config import Config
 from provisioner.errors import BedplateError
 from provisioner.facts import machine_of
 from provisioner.pki import CsrError, Issued, MachineIdentity, csr_key, key_sha256
+from provisioner.store import MeanwhileError
 from provisioner.world import Asked, Certified, Change, Facts, Noted, World
 
 DAY_S: Final = 86400.0
@@ -122,10 +125,19 @@ class EnrolmentServicer(Servicer):
             asks
         )
         try:
-            answers = await self._written(*self._decided(asks))
+            answers = await self._answered(asks)
         finally:
             for ask, answer in zip(asks, answers, strict=True):
                 ask.answer.set_result(answer)
+
+    async def _answered(self, asks: Sequence[_Ask]) -> list[Answer]:
+        try:
+            return await self._written(*self._decided(asks))
+        except MeanwhileError as error:
+            if len(asks) == 1:
+                return [_unsaid(error)]
+        middle = len(asks) // 2
+        return [*await self._answered(asks[:middle]), *await self._answered(asks[middle:])]
 
     def _decided(self, asks: Sequence[_Ask]) -> tuple[list[Change], list[Answer]]:
         world, changes, answers = self._ledger.world, list[Change](), list[Answer]()
@@ -144,9 +156,10 @@ class EnrolmentServicer(Servicer):
         try:
             if changes:
                 await self._ledger.write(changes)
+        except MeanwhileError:
+            raise
         except BedplateError as error:
-            unsaid = RefusedError(grpc.StatusCode.UNAVAILABLE, "STORE", str(error), _retry(STORE_AGAIN_S))
-            return [answer if isinstance(answer, RefusedError) else unsaid for answer in answers]
+            return [answer if isinstance(answer, RefusedError) else _unsaid(error) for answer in answers]
         for change in changes:
             if isinstance(change, Asked) and change.incarnation > 1:
                 await self._cut_off(change.machine_id, OVER)
@@ -217,7 +230,7 @@ class Renewals:
         try:
             await self._ledger.write([_certified(who, issued, now)])
         except BedplateError as error:
-            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "STORE", str(error), _retry(STORE_AGAIN_S)) from error
+            raise _unsaid(error) from error
         if refused := standing(who, self._ledger.world):
             raise refused  # it was revoked meanwhile: what was issued is worth nothing
         return _credentials(self._ledger, self._authority, who, issued)
@@ -257,6 +270,10 @@ def _bounded(request: EnrolRequest) -> None:
         if size > limit:
             line = f"cannot enrol: {field} has {size} bytes, and may have {limit}"
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "TOO_LARGE", line, _violation(field, line))
+
+
+def _unsaid(error: BedplateError) -> RefusedError:
+    return RefusedError(grpc.StatusCode.UNAVAILABLE, "STORE", str(error), _retry(STORE_AGAIN_S))
 
 
 def _violation(field: str, description: object) -> Any:

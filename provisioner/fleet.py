@@ -23,7 +23,7 @@ from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps, Swing
 from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
 from provisioner.logs import about
-from provisioner.store import ChangeError, Store, StoreError
+from provisioner.store import ChangeError, MeanwhileError, Store, StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change, World
 
@@ -154,7 +154,7 @@ class Fleet:
             self._wished.clear()
         await self._write(batch)
         for wish in late:  # what ended their life is durable first
-            wish.tell(OverError(OVER) if wish.of else StoreError(MEANWHILE))
+            wish.tell(OverError(OVER) if wish.of else MeanwhileError(MEANWHILE))
 
     async def _write(self, batch: Sequence[_Wish]) -> None:
         """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""

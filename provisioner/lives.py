@@ -6,18 +6,20 @@ Rule 2: what one stream says lies on what it said before, as a delta does. Once 
         what it has submitted behind that is nobody's fact either: the next stream begins with what is stored.
 Rule 3: a life begins behind the last one. Whoever was looked at before that one began is not let in: two machines would
         be in one life. Nor is who was looked at as a known machine that is forgotten by then: a person has said so.
+Rule 4: nor does anybody come in by a join token that a person has revoked by then.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from provisioner.changes import Asked, Change, Forgotten, Revoked
+from provisioner.changes import Asked, Change, Forgotten, Revoked, TokenRevoked, TokenUsed
 from provisioner.errors import BedplateError
 from provisioner.world import World
 
 OVER = "this machine is not known here any more, or in a younger incarnation"
 MEANWHILE = (
-    "cannot let this machine in: it came in again, was revoked or forgotten, while that was being decided; try again"
+    "cannot let this machine in: it came in again, was revoked or forgotten, or its join token was revoked, while that "
+    "was being decided; try again"
 )
 
 
@@ -40,16 +42,19 @@ class Lives:
     def __init__(self, world: World) -> None:
         self._world = world
         self._now: dict[str, int] = {}
+        self._ended = set[str]()  # tokens
 
     def goes_on(self, life: Life) -> bool:
         return not life.refused and self._of(life.machine_id) == life.incarnation
 
     def follow(self, changes: Iterable[Change]) -> bool:
-        """Whether the lives that begin with these are younger than all before, and of machines that are still known."""
-        asked = [change for change in changes if isinstance(change, Asked)]
+        """Whether the lives that begin with these are younger than all before, of machines that are still known, and by
+        tokens that nobody has revoked.
+        """
         return all(
-            change.incarnation > self._last(change.machine_id) and (not change.again or self._of(change.machine_id))
-            for change in asked
+            self._begins(change) if isinstance(change, Asked) else self._lets_in(change.token_id)
+            for change in changes
+            if isinstance(change, Asked | TokenUsed)
         )
 
     def add(self, changes: Iterable[Change]) -> None:
@@ -61,8 +66,18 @@ class Lives:
                     self._now[change.machine_id] = 0
                 case Revoked():
                     self._revoke(change.machine_id)
+                case TokenRevoked():
+                    self._ended.add(change.token_id)
                 case _:
                     pass
+
+    def _begins(self, asked: Asked) -> bool:
+        younger = asked.incarnation > self._last(asked.machine_id)
+        return younger and (not asked.again or self._of(asked.machine_id) > 0)
+
+    def _lets_in(self, token_id: str) -> bool:
+        token = self._world.tokens.get(token_id)
+        return token_id not in self._ended and (token is None or token.revoked_at is None)
 
     def _last(self, machine_id: str) -> int:
         facts = self._world.machines.get(machine_id)

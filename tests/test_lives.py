@@ -13,7 +13,19 @@ from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Settings
 from provisioner.lives import OVER, Life, Lives
 from provisioner.store import Store
-from provisioner.world import Accepted, Asked, Change, Forgotten, Noted, Revoked, VitalsKept, World
+from provisioner.world import (
+    Accepted,
+    Asked,
+    Change,
+    Forgotten,
+    Noted,
+    Revoked,
+    TokenMade,
+    TokenRevoked,
+    TokenUsed,
+    VitalsKept,
+    World,
+)
 
 
 def _asked(incarnation: int = 1) -> Asked:
@@ -46,6 +58,16 @@ def test_who_was_looked_at_as_a_machine_that_is_forgotten_by_then_is_not_let_in_
     lives = Lives(_world(_asked(), Accepted("m-1", 1.0), *before))
     lives.add([] if before else [Forgotten("m-1", 2.0)])
     assert lives.follow([replace(_asked(2), again=again)]) is follows
+
+
+@pytest.mark.parametrize("revoked", ["in the world", "earlier in the batch"])
+def test_nobody_comes_in_by_a_token_that_a_person_has_revoked_by_then(revoked):
+    made, over = (TokenMade(name, b"", 1.0, 2.0, 1, False, "ada") for name in ("t-1", "t-2"))  # noqa: FBT003
+    end = TokenRevoked("t-2", 1.5)
+    lives = Lives(_world(made, over, *([end] if revoked == "in the world" else [])))
+    lives.add([end] if revoked == "earlier in the batch" else [])
+    assert lives.follow([_asked(), TokenUsed("t-1", b"k", "m-1", 3.0)]), "it was looked at before it expired"
+    assert not lives.follow([_asked(), TokenUsed("t-2", b"k", "m-1", 3.0)])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Rule 1: callers meet `Store` and the rows here, and no SQL: another database cha
 Rule 2: what `write` has returned for is durable, and the world that is loaded is the one that the changes made.
 """
 
-from provisioner.store.errors import ChangeError, StoreError, UnknownInventoryError
+from provisioner.store.errors import ChangeError, MeanwhileError, StoreError, UnknownInventoryError
 from provisioner.store.rows import Answer, Event, Policy, Pruned, Seen, Sink, VitalsRow
 from provisioner.store.store import Store
 
@@ -12,6 +12,7 @@ __all__ = [
     "Answer",
     "ChangeError",
     "Event",
+    "MeanwhileError",
     "Policy",
     "Pruned",
     "Seen",

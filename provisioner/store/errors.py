@@ -40,6 +40,10 @@ class ChangeError(StoreError):
     """A change is at fault, and not the store: others can be written."""
 
 
+class MeanwhileError(StoreError):
+    """What was to be written was decided in a world that is no more: it is to be decided again."""
+
+
 class UnknownInventoryError(ChangeError):
     """A change says that a machine has an inventory whose bytes never came, or are not kept any more."""
 

@@ -14,7 +14,7 @@ from provisioner.arrival import arrival
 from provisioner.facts import machine_of
 from provisioner.pki import MachineIdentity
 from provisioner.store import StoreError
-from provisioner.world import Certified, Change, Facts, TokenMade, World
+from provisioner.world import Certified, Change, Facts, TokenMade, TokenRevoked, World
 from tests.simulation.site import Site
 
 LIFE_S = 900.0  # of a certificate
@@ -87,6 +87,10 @@ class Door:
         now, minted = self.site.now(), tokens.Minted(token_id, secret)
         made = TokenMade(token_id, minted.secret_sha256, now, now + ttl_s, uses, review, "ann")
         self.site.submit([made], "door")
+
+    def end_token(self, token_id: str) -> None:
+        if token_id in self.site.world.tokens:
+            self.site.submit([TokenRevoked(token_id, self.site.now())], "door")
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

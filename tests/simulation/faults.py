@@ -188,6 +188,22 @@ def token(fleet: Fleet) -> None:
     machine.token = fleet.new_token(review=fleet.timeline.chance(0.5), uses=uses, ttl_s=ttl_s)
 
 
+def end_token(fleet: Fleet) -> None:
+    """A person revokes the token that a host comes in by, about as it does so."""
+    machine, timeline = fleet.victim(), fleet.timeline
+    if timeline.chance(0.5):
+        disk_slow(fleet)
+    machine.stop(politely=False)
+    machine.wipe()
+    timeline.after(timeline.between(0.0, 1.0), machine.start)
+    timeline.after(timeline.between(0.0, 6.0), _end_token, fleet, machine.token[0])
+
+
+def _end_token(fleet: Fleet, token_id: str) -> None:
+    if fleet.door:
+        fleet.door.end_token(token_id)
+
+
 def sink_away(fleet: Fleet) -> None:
     """Where events go to is gone for a while."""
     if fleet.sinks:
@@ -243,6 +259,7 @@ TABLE: tuple[tuple[Fault, int], ...] = (  # and how often, against each other
     (reader_cut, 2),
     (reader_stuck, 3),
     *RESTLESS,
+    (end_token, 2),
 )
 
 

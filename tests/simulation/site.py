@@ -16,7 +16,7 @@ from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps, Swing
 from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
 from provisioner.outbox import Outbox
-from provisioner.store import StoreError
+from provisioner.store import MeanwhileError, StoreError
 from provisioner.vigil import plan
 from provisioner.world import Change
 from tests.simulation.disk import Disk
@@ -128,7 +128,7 @@ class Site:
         if late:
             self._refused(late)
         for wish in late:
-            wish.told(OverError(OVER) if wish.of else StoreError(MEANWHILE))
+            wish.told(OverError(OVER) if wish.of else MeanwhileError(MEANWHILE))
 
     def _refused(self, wishes: Sequence[Wish]) -> None:
         self.invariants.refused([change for wish in wishes for change in wish.changes], self.timeline.now)
