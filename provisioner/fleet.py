@@ -21,7 +21,7 @@ from provisioner.config import Config
 from provisioner.decision import Settled, Todo, Wait
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps, Swing
-from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
+from provisioner.lives import MEANWHILE, OVER, UNENDED, Life, Lives, OverError
 from provisioner.logs import about
 from provisioner.store import ChangeError, MeanwhileError, Store, StoreError
 from provisioner.vigil import plan
@@ -153,8 +153,18 @@ class Fleet:
         else:
             self._wished.clear()
         await self._write(batch)
-        for wish in late:  # what ended their life is durable first
-            wish.tell(OverError(OVER) if wish.of else MeanwhileError(MEANWHILE))
+        self._tell_late(late)
+
+    def _tell_late(self, late: Sequence[_Wish]) -> None:
+        """What ended their life is durable by now, or was refused itself: then a stream goes on, and lacks this."""
+        lives = Lives(self.world)
+        for wish in late:
+            if wish.of is None:
+                wish.tell(MeanwhileError(MEANWHILE))
+            elif lives.goes_on(wish.of):
+                _refused(wish, StoreError(UNENDED))
+            else:
+                wish.tell(OverError(OVER))
 
     async def _write(self, batch: Sequence[_Wish]) -> None:
         """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""

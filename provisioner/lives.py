@@ -3,7 +3,8 @@
 Rule 1: who speaks for a machine speaks for one life of it. What such a one submits while that life ends, and what would
         come to be after the end, is nobody's fact.
 Rule 2: what one stream says lies on what it said before, as a delta does. Once the store has refused something of it,
-        what it has submitted behind that is nobody's fact either: the next stream begins with what is stored.
+        what it has submitted behind that is nobody's fact either: the next stream begins with what is stored. So too
+        where the end of a life is refused, and what was said behind it is gone already.
 Rule 3: a life begins behind the last one. Whoever was looked at before that one began is not let in: two machines would
         be in one life. Nor is who was looked at as a known machine that is forgotten by then: a person has said so.
 Rule 4: nor does anybody come in by a join token that a person has revoked by then.
@@ -21,6 +22,7 @@ MEANWHILE = (
     "cannot let this machine in: it came in again, was revoked or forgotten, or its join token was revoked, while that "
     "was being decided; try again"
 )
+UNENDED = "cannot write store: what was to end this machine's life was refused, and with it what it said behind that"
 
 
 class OverError(BedplateError):

@@ -15,7 +15,7 @@ from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet, Outcome, Settings
 from provisioner.lives import Life, OverError
 from provisioner.store import Store, StoreError
-from provisioner.world import Accepted, Asked, Change, InventoryKept, Met, Noted, Parted, TokenMade
+from provisioner.world import Accepted, Asked, Change, InventoryKept, Met, Noted, Parted, Revoked, TokenMade
 
 
 @pytest.fixture
@@ -164,6 +164,29 @@ def test_what_a_stream_says_behind_what_was_refused_does_not_come_to_be(store: S
     asyncio.run(_writing(fleet, work))
     assert fails == []
     assert (fleet.world.machines["m-1"].accepted_at, fleet.world.machines["m-2"].accepted_at) == (None, 3.0)
+    assert store.events() == []
+
+
+def test_what_a_stream_says_behind_an_end_that_is_refused_is_refused_too_and_not_left_out(
+    store: Store, fails: list[int]
+) -> None:
+    fleet, life = _fleet(store), Life("m-1", 1)
+
+    async def work() -> None:
+        await fleet.write([_asked(1), Accepted("m-1", 2.0)])
+        fails.append(1)
+        ended = fleet.submit([Revoked("m-1", 3.0)])
+        said, behind = (fleet.submit([Noted("machine.changed", "m-1", "", "", "", 4.0)], of=life) for _ in range(2))
+        for refused in (ended, said):
+            with pytest.raises(StoreError):
+                await refused
+        with pytest.raises(OverError):
+            await behind
+        with pytest.raises(OverError):
+            await fleet.submit([Noted("machine.changed", "m-1", "", "", "", 5.0)], of=life)
+
+    asyncio.run(_writing(fleet, work))
+    assert not fleet.world.machines["m-1"].revoked
     assert store.events() == []
 
 
