@@ -30,6 +30,7 @@ class Newcomer:
     token_id: str
     review: bool  # its token asks for a person
     again: str = ""  # the machine that its token is for; empty: it is for any newcomer
+    peer: str = ""  # the address that it calls from
 
 
 @dataclass(frozen=True, slots=True)

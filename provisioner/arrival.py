@@ -1,6 +1,7 @@
 """What comes to be where a newcomer is let in, or put to wait: the facts, the events, the entry in the audit. Pure.
 
-Rule 1: who writes is whoever holds the join token: more is not known of somebody who has no certificate yet.
+Rule 1: who writes is whoever holds the join token, from some address: more is not known of somebody who has no
+        certificate yet.
 Rule 2: the entry is made in the world in which the newcomer was looked at: what it says was there before it.
 """
 
@@ -40,7 +41,8 @@ def arrival(newcomer: Newcomer, admission: Admit, world: World, now: float, sile
     if admission.accepted:
         changes.append(Accepted(name, now))
         changes.append(Noted("machine.accepted", name, hostname, admission.because, "provisioner", now))
-    changes.append(audited(Write(newcomer.token_id, ROLE, METHOD), world, changes, now, silent_after_s))
+    write = Write(newcomer.token_id, ROLE, METHOD, peer=newcomer.peer)
+    changes.append(audited(write, world, changes, now, silent_after_s))
     return changes
 
 

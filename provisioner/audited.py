@@ -26,13 +26,16 @@ LONGEST = 256
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Who writes what. `about` is its subject: a machine's id, or something else."""
+    """Who writes what. `about` is its subject: a machine's id, or something else; `peer` is the address from which it
+    speaks for itself.
+    """
 
     who: str
     role: str
     method: str
     request_id: str = ""
     about: str = ""
+    peer: str = ""
 
 
 def audited(write: Write, world: World, changes: Sequence[Change], now: float, silent_after_s: float) -> Audited:
@@ -47,6 +50,8 @@ def audited(write: Write, world: World, changes: Sequence[Change], now: float, s
         had.machines.extend(was)
         has.machines.extend(is_now)
         stood, stands = (_standing(one.machines.get(name)) for one in (before, after))
+        if stands is not None and write.peer:
+            stands.peer = write.peer
         if stood != stands:
             stood_by, stands_by = _differing(stood, stands)
             had.standings.extend(stood_by)

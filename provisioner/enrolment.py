@@ -33,6 +33,7 @@ from provisioner.config import Config
 from provisioner.errors import BedplateError
 from provisioner.facts import machine_of
 from provisioner.pki import CsrError, Issued, MachineIdentity, csr_key, key_sha256
+from provisioner.ports import host_of
 from provisioner.store import MeanwhileError
 from provisioner.world import Asked, Certified, Change, Facts, Noted, World
 
@@ -77,6 +78,7 @@ class Issuer(Protocol):
 class _Ask:
     request: EnrolRequest
     key_sha256: bytes
+    peer: str
     answer: "asyncio.Future[Answer]"
 
 
@@ -91,18 +93,18 @@ class EnrolmentServicer(Servicer):
         self._rounds: asyncio.Task[None] | None = None
 
     async def Enrol(
-        self, request: EnrolRequest, _: grpc.aio.ServicerContext[EnrolRequest, EnrolResponse]
+        self, request: EnrolRequest, context: grpc.aio.ServicerContext[EnrolRequest, EnrolResponse]
     ) -> EnrolResponse:
-        return await self.enrol(request)
+        return await self.enrol(request, host_of(context.peer()))
 
-    async def enrol(self, request: EnrolRequest) -> EnrolResponse:
+    async def enrol(self, request: EnrolRequest, peer: str = "") -> EnrolResponse:
         """RefusedError where there is no way in."""
         _bounded(request)
         try:
             key = key_sha256(csr_key(request.csr))
         except CsrError as error:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "CSR", str(error), _violation("csr", error)) from error
-        ask = _Ask(request, key, asyncio.get_running_loop().create_future())
+        ask = _Ask(request, key, peer, asyncio.get_running_loop().create_future())
         self._asks.append(ask)
         if self._rounds is None:
             self._rounds = asyncio.create_task(self._run_rounds(), name="enrolment")
@@ -183,7 +185,7 @@ class EnrolmentServicer(Servicer):
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, reason, line)
         evidence = ask.request.evidence.SerializeToString(deterministic=True)
         fresh = next(name for name in iter(_fresh_id, "") if name not in world.machines)
-        newcomer = Newcomer(ask.key_sha256, evidence, token.id, token.review, machine_of(token.id))
+        newcomer = Newcomer(ask.key_sha256, evidence, token.id, token.review, machine_of(token.id), ask.peer)
         admission = admit(newcomer, world, fresh)
         if not admission.accepted and pending(world) >= self._ledger.settings.config.pending_limit:
             line = "too many machines wait for a person; accept or forget some with `bedplate machine`"

@@ -10,6 +10,7 @@ Rule 3: no window is measured. gRPC would send a ping after what comes on a conn
 
 import logging
 import resource
+from urllib.parse import unquote
 
 from provisioner.config import Config
 
@@ -91,3 +92,8 @@ def make_room(config: Config) -> None:
             may,
             need,
         )
+
+
+def host_of(peer: str) -> str:
+    """'ipv4:127.0.0.1:41234' -> '127.0.0.1', 'ipv6:%5B2001:db8::1%5D:41234' -> '2001:db8::1'"""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]") or peer

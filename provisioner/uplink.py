@@ -19,6 +19,7 @@ from provisioner.errors import BedplateError
 from provisioner.fleet import Fleet
 from provisioner.limits import paced
 from provisioner.pki import MachineIdentity
+from provisioner.ports import host_of
 from provisioner.session import Known, Session
 from provisioner.world import Facts
 
@@ -109,7 +110,7 @@ class UplinkServicer(Servicer):
             known,
             name=f"{world.epoch}-{secrets.token_hex(6)}",
             epoch=world.epoch,
-            peer=_address(context.peer()),
+            peer=host_of(context.peer()),
             interval_s=self._fleet.settings.config.vitals_interval_s,
             issuer=who.by.issuer,
             renew_within_s=self._renewal(facts, who.by.issuer),
@@ -126,8 +127,3 @@ class UplinkServicer(Servicer):
             digest=facts.inventory_digest,
             digests=frozenset(entry.digest for entry in self._fleet.store.history(facts.id)),
         )
-
-
-def _address(peer: str) -> str:
-    """'ipv4:127.0.0.1:41234' -> '127.0.0.1'"""
-    return peer.partition(":")[2].rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "") or peer

@@ -24,6 +24,7 @@ OLD_HOST = {
     "bmc_mac": "b0:7b:25:00:00:01",
 }
 OLD_MACS = ("b0:7b:25:00:00:10", "b0:7b:25:00:00:11")
+ADDRESS = "10.0.0.7"
 NEW_BOARD = {"product_uuid": "99999999-0051-3610-8052-b4c04f4d3232", "board_serial": "B9999999"}
 
 
@@ -49,7 +50,7 @@ class Yard:
         said = decode(join_token)
         shown = Evidence(identity=Identity(**(OLD_HOST | identity)), permanent_macs=macs)
         request = asking(key=key, evidence=shown, token_id=said.token_id, token_secret=said.secret)
-        return await self.door.enrol(request)
+        return await self.door.enrol(request, ADDRESS)
 
     def intent(self) -> str:
         self.requests += 1

@@ -1,6 +1,7 @@
 """Who comes in leaves an entry: by which token, and what was there before and after; in a storm as one by one."""
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,32 +12,36 @@ from typing import Any
 import pytest
 
 from bedplate.v1 import fleet_pb2 as pb
+from bedplate.v1.enrolment_pb2_grpc import EnrolmentStub
 from provisioner import onhost, tokens
 from provisioner.access import Caller, RefusedError
 from provisioner.cli.views.audit import change
 from provisioner.enrolment import ROUND, EnrolmentServicer, Renewals
 from provisioner.pki import new_key
+from provisioner.ports import host_of
 from provisioner.world import Accepted, Asked, Change, Forgotten, Revoked, TokenMade, World
+from tests.doors import dial
 from tests.enrolment_desk import asking, csr_of, minted_in, showing
 from tests.newcomers import Yard, story
 from tests.served import Served, refusal, served
 from tests.simulation.arrivals import Arrivals
+from tests.test_every_door import site
 
 NAMES = {"M": r"m-[a-z2-7]{8}", "T": r"t-[a-z2-7]{8}", "KEY": r"\b[0-9a-f]{64}\b", "TIME": r"20\d\d-\S+Z"}
 
 WAYS_IN = """\
 T1 (token) Enrol M1: made, incarnation 1, hostname gpu-07, phase accepted, product DGX, serial J1234567, \
-asked_at TIME, accepted_at TIME, key_sha256 KEY1; T1: uses none -> 1
+asked_at TIME, accepted_at TIME, key_sha256 KEY1, from 10.0.0.7; T1: uses none -> 1
 alice (admin) ForgetMachine M1 (gpu-07): gone
 T2 (token) Enrol M1: made, incarnation 2, hostname gpu-07, phase accepted, serial J1234567, asked_at TIME, \
-accepted_at TIME, key_sha256 KEY2; T2: uses none -> 1
+accepted_at TIME, key_sha256 KEY2, from 10.0.0.7; T2: uses none -> 1
 alice (admin) RekeyMachine M1: as it was; T3-for-M1: made, created_at TIME, expires_at TIME, uses_allowed 1, \
 created_by alice (admin), machine_id M1
 alice (admin) RevokeMachine M1: incarnation 2 -> 3, key_sha256 KEY2 -> none
-T3-for-M1 (token) Enrol M1: incarnation 3 -> 4, key_sha256 none -> KEY3; T3-for-M1: uses none -> 1
+T3-for-M1 (token) Enrol M1: incarnation 3 -> 4, key_sha256 none -> KEY3, from 10.0.0.7; T3-for-M1: uses none -> 1
 T4 (token) Enrol M2: made, incarnation 1, hostname gpu-07, phase pending, serial J1234567, asked_at TIME, \
-key_sha256 KEY4, waits_because it shows the serial number j1234567 of machine M1 (gpu-07), whose key it does not have; \
-T4: uses none -> 1
+key_sha256 KEY4, waits_because it shows the serial number j1234567 of machine M1 (gpu-07), whose key it does not have, \
+from 10.0.0.7; T4: uses none -> 1
 alice (admin) AcceptMachine M1: incarnation 4 -> 5, key_sha256 KEY3 -> KEY4; M2 (gpu-07): gone"""
 BESIDE = """\
 alice (admin) AcceptMachine M2: phase pending -> accepted, waits_because it shows the serial number batch-2024-07 of \
@@ -73,6 +78,31 @@ def test_each_way_in_leaves_one_entry_that_says_by_which_token_and_what_was_ther
 
     story(tmp_path, tell)
     onhost.verify(tmp_path / "bedplate.db", ())
+
+
+def test_an_entry_says_from_which_address_its_machine_called(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with site(tmp_path) as here, dial(here.door, here.ca, (None, None)) as channel:
+            await EnrolmentStub(channel).Enrol(asking(await minted_in(here.fleet), evidence=showing()))
+            ((entry,), _) = here.fleet.store.audit(limit=1, newest_first=True)
+            (standing,) = json.loads(entry.after)["standings"]
+            assert (entry.method, standing["peer"]) == ("Enrol", "127.0.0.1")
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:10.0.0.7:41234", "10.0.0.7"),
+        ("ipv6:%5B2001:db8::1%5D:41234", "2001:db8::1"),
+        ("ipv6:[::1]:41234", "::1"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:41234", "fe80::1%eth0"),
+        ("unix:", "unix:"),
+    ],
+)
+def test_an_address_has_no_port_and_is_whole(peer: str, host: str) -> None:
+    assert host_of(peer) == host
 
 
 def test_who_is_known_by_its_key_leaves_none_when_it_polls_comes_again_or_renews(tmp_path: Path) -> None:

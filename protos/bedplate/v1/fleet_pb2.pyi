@@ -1384,21 +1384,25 @@ class AuditStanding(_message.Message):
     MACHINE_ID_FIELD_NUMBER: _builtins.int
     KEY_SHA256_FIELD_NUMBER: _builtins.int
     WAITS_BECAUSE_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     key_sha256: _builtins.str
     """SHA-256 of its public key (SubjectPublicKeyInfo, DER), hexadecimal. Empty: none; it was revoked."""
     waits_because: _builtins.str
     """Why it waits for a person. Empty: it does not."""
+    peer: _builtins.str
+    """Of "Enrol", in what is there after: the address that it called from, as the provisioner saw it."""
     def __init__(
         self,
         *,
         machine_id: _builtins.str = ...,
         key_sha256: _builtins.str = ...,
         waits_because: _builtins.str = ...,
+        peer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_sha256", b"key_sha256", "machine_id", b"machine_id", "waits_because", b"waits_because"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_sha256", b"key_sha256", "machine_id", b"machine_id", "peer", b"peer", "waits_because", b"waits_because"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,6 +26,7 @@ KEYS = {  # in the order in which they are said
     "roots": "sha256",
     "beside": "machine_id",
 }
+ORIGIN = "peer"  # of a machine that comes in: what comes once, and is nothing that it was or is
 FRACTION = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d+(?=Z$)")
 States = Mapping[tuple[str, str], Mapping[str, Any]]
 
@@ -76,12 +77,20 @@ def _said(kind: str, name: str, before: Mapping[str, Any] | None, after: Mapping
     if after is None:
         return f"{name}" + (f" ({called})" if called else "") + ": gone"
     if before is None:
-        return f"{name}: made, {', '.join(f'{field} {_word(value)}' for field, value in after.items())}"
+        return f"{name}: made, {', '.join(_facts(after))}"
     return f"{name}: {', '.join(_moves(before, after)) or 'as it was'}"
+
+
+def _facts(after: Mapping[str, Any]) -> Iterator[str]:
+    for field, value in after.items():
+        yield f"{'from' if field == ORIGIN else field} {_word(value)}"
 
 
 def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for field in {**before, **after}:
+        if field == ORIGIN:
+            yield f"from {after.get(field)}"
+            continue
         yield f"{field} {_word(before.get(field, 'none'))} -> {_word(after.get(field, 'none'))}"
 
 
