@@ -75,6 +75,7 @@ class Fleet:
         self.settings = settings
         self.now = clock
         self.status = ""
+        self._about = list[str]()  # machines
         self.flaps = Flaps()
         self.conduct = Conduct()
         self._writer = ThreadPoolExecutor(1, "writer")  # its own: it waits behind nobody's questions
@@ -254,9 +255,10 @@ class Fleet:
             await self.write(settled)
         self.flaps.forget(now)
 
-    async def _say(self, sentence: str, machines: Sequence[str], say: Callable[[str], Awaitable[None]]) -> None:
-        if sentence != self.status:
-            self.status = sentence
+    async def _say(self, sentence: str, machines: list[str], say: Callable[[str], Awaitable[None]]) -> None:
+        """The same sentence about others is another one: they are found by it."""
+        if (sentence, machines) != (self.status, self._about):
+            self.status, self._about = sentence, machines
             LOG.info("%s", sentence, extra=about(*machines))
             await say(sentence)
 

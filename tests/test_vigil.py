@@ -1,11 +1,17 @@
 """Silence is noted once, and coming back ends it."""
 
+import asyncio
+import logging
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from provisioner.decision import Settled, Todo
 from provisioner.flaps import Swing
 from provisioner.vigil import AT_ONCE, NotePresence, on_inventory, on_meeting, plan
-from provisioner.world import Facts, InventoryKept, Met, Noted, SilenceNoted, World
+from provisioner.world import Accepted, Asked, Change, Facts, InventoryKept, Met, Noted, Parted, SilenceNoted, World
+from tests.served import served
 
 HEARD = Facts("m-1", 1, b"k", asked_at=0.0, accepted_at=0.0, certified_at=0.0, hostname="gpu-01", last_heard_at=100.0)
 MET = Met("m-1", "s-1", 1, b"r" * 16, "1.0", "boot-1", "10.0.0.7", 0.0, at=4100.0)
@@ -84,3 +90,41 @@ def test_a_gpu_less_is_an_event_that_says_so() -> None:
 
 def test_the_first_inventory_is_no_change() -> None:
     assert on_inventory(HEARD, KEPT) == []
+
+
+def _heard(number: int, at: float) -> list[Change]:
+    """A stream that began and ended."""
+    name, session = f"m-{number}", f"s-{number}-{at}"
+    met = Met(name, session, 1, b"r" * 16, "1.0", "boot-1", "10.0.0.7", 0.0, at)
+    return [met, SilenceNoted(name, silent=False, at=at), Parted(name, session, "it went", at)]
+
+
+def test_the_same_sentence_about_another_machine_is_said_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between two looks the one came back, and the other fell silent: whoever searches finds the line by either."""
+    caplog.set_level(logging.INFO, "provisioner")
+
+    async def main() -> None:
+        async with served(tmp_path) as here:
+            began, silent_after_s = here.clock.now, here.fleet.settings.silent_after_s
+            for number in (1, 2):
+                asked = Asked(f"m-{number}", 1, b"%d" % number, b"", "", "", "", "t-1", "", began)
+                await here.write(asked, Accepted(f"m-{number}", began), *_heard(number, began + 100 * number))
+            here.clock.now = began + 100 + silent_after_s + 1
+            await here.fleet.tick(_unsaid)
+            here.clock.now = began + 200 + silent_after_s + 1
+            await here.write(*_heard(1, here.clock.now - 1))
+            await here.fleet.tick(_unsaid)
+
+    asyncio.run(main())
+    fell = "1 present, 1 silent; 1 fell silent just now"
+    told = [(record.getMessage(), dict(record.__dict__["bedplate"])) for record in caplog.records]
+    assert [machine for sentence, machine in told if sentence == fell] == [
+        {"MACHINE_ID_BEDPLATE": "m-1"},
+        {"MACHINE_ID_BEDPLATE": "m-2"},
+    ]
+
+
+async def _unsaid(_: str) -> None:
+    pass
