@@ -118,7 +118,7 @@ class Journal(logging.Handler):
             self._door.send(sized(self.always | entry(record) | self._confession()))
         except BlockingIOError:
             self.lost += 1
-        except OSError:  # the journal is away: stderr is better than nothing
+        except OSError:  # the journal is away, or no memory for a datagram (ENOBUFS): stderr is better than nothing
             self._otherwise.handle(record)
         else:
             self.lost = 0

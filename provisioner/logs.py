@@ -18,6 +18,7 @@ from pathlib import Path
 
 from logging_journald import JournaldTransport, check_journal_stream
 
+MOST_MACHINES = 500  # in one entry: the journal drops one of more than 1,024 fields whole
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))  # syslog's
 SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 INDENTED = SHOWN | {ord("\n"): "\n  "}
@@ -37,8 +38,10 @@ def set_up(level: str, kind: str = "auto", *, journal: Path = JournaldTransport.
 
 
 def about(*machine_ids: str, **fields: str) -> Mapping[str, object]:
-    """The `extra` of a log call: the machines that it is about, and fields, which are upper case in the journal."""
-    machines = [("MACHINE_ID_BEDPLATE", machine_id) for machine_id in machine_ids]
+    """The `extra` of a log call: the machines that it is about, so many of them as an entry can have, and fields, which
+    are upper case in the journal.
+    """
+    machines = [("MACHINE_ID_BEDPLATE", machine_id) for machine_id in machine_ids[:MOST_MACHINES]]
     return {"bedplate": [*machines, *((name.upper(), value) for name, value in fields.items())]}
 
 
@@ -79,7 +82,7 @@ class _Journal(logging.Handler):
             self._door.send(self._entry(record))
         except BlockingIOError:
             self._lost += 1
-        except OSError:  # the journal is away
+        except OSError:  # the journal is away, or the kernel has no memory for a datagram (ENOBUFS)
             self._otherwise.handle(record)
         except Exception:  # noqa: BLE001 - as each handler of `logging` does: a call that cannot be written ends nobody
             self.handleError(record)

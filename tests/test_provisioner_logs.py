@@ -65,6 +65,15 @@ def test_a_line_about_several_machines_is_found_by_each(door: socket) -> None:
     assert [value for name, value in received(door) if name == "MACHINE_ID_BEDPLATE"] == ["m-1", "m-2"]
 
 
+def test_an_entry_about_a_whole_fleet_names_as_many_machines_as_the_journal_takes(door: socket) -> None:
+    LOG.info("2000 machines", extra=about(*(f"m-{number}" for number in range(2000)), reason="MANY"))
+    told = received(door)
+    named = [value for name, value in told if name == "MACHINE_ID_BEDPLATE"]
+    assert named == [f"m-{number}" for number in range(500)]
+    assert ("REASON", "MANY") in told
+    assert len(told) < 1024, "of which journald drops an entry, since version 240"
+
+
 def test_what_a_library_says_goes_the_same_way(door: socket) -> None:
     logging.getLogger("grpc._cython.cygrpc").error("it broke")
     logging.getLogger("alembic").info("of no interest")
