@@ -7,7 +7,8 @@ Rule 2: up to three changes of one of these within ten minutes are an event each
         ten minutes: then one event says the count and how it stands. Events alone are held back, and never a fact.
 Rule 3: where more than three problems appear or clear at once, that is one event with their number.
 Rule 4: no clock and no store. What is counted here is lost with the process: after that a flap is told anew.
-Rule 5: what the store refused comes again, as the same move: it is told again, and not counted again.
+Rule 5: what the store refused comes again, as the same move: it is told again, and not counted again. Where it comes as
+        another one, the event that it flaps is still to be told: `refused`.
 Rule 6: the last word is on how it stands in the store, in the life that the machine is in: what was counted may have
         been refused, and not come again.
 """
@@ -76,6 +77,7 @@ class _Course:
     times: list[float] = field(default_factory=list)  # within the window; while it flaps, of the last change only
     count: int = 0  # since the first of them
     flaps: bool = False
+    told: Noted | None = None  # that it flaps
 
     def move(self, to: object, now: float) -> _Worth:
         """It is in this state now: where it was so already, the store refused that, and it comes again."""
@@ -87,7 +89,7 @@ class _Course:
         if not self.flaps:
             return _Worth.AN_EVENT
         self.times = [now]
-        return _Worth.NOTHING if flapped and not again else _Worth.A_FLAP
+        return _Worth.NOTHING if flapped and self.told and not again else _Worth.A_FLAP
 
     def still(self, since: float) -> bool:
         return self.times[-1] <= since
@@ -124,7 +126,8 @@ class Flaps:
                     told[APPEARED if there else CLEARED].append(_told(problem, there=there))
                 case _Worth.A_FLAP:
                     because = f"{course.line}: came and went, {course.count} changes {self._within}"
-                    noted.append(_noted(FLAPPING, facts.id, facts.hostname, because, course.count, now=now))
+                    course.told = _noted(FLAPPING, facts.id, facts.hostname, because, course.count, now=now)
+                    noted.append(course.told)
                 case _Worth.NOTHING:
                     pass
         for kind, lines in told.items():
@@ -150,7 +153,8 @@ class Flaps:
                 return [noted]
             case _Worth.A_FLAP:
                 because = f"{swing.aspect.does} {course.count} times {self._within}"
-                return [replace(noted, kind=SWINGING, because=because, count=course.count)]
+                course.told = replace(noted, kind=SWINGING, because=because, count=course.count)
+                return [course.told]
             case _Worth.NOTHING:
                 return []
 
@@ -159,6 +163,14 @@ class Flaps:
         for problem, there in moves:
             if course := self._courses.get(_key(machine_id, problem)):
                 course.stored = there
+
+    def refused(self, changes: Iterable[Change]) -> None:
+        """None of these came to be."""
+        for lost in changes:
+            if isinstance(lost, Noted) and lost.kind in {FLAPPING, SWINGING}:
+                for key, course in self._courses.items():
+                    if key[0] == lost.machine_id and course.told == lost:
+                        course.told = None
 
     def settled(self, now: float, machines: Mapping[str, Facts]) -> list[Noted]:
         """The last word on all that flapped and then stood still. Once it is stored, `forget`."""

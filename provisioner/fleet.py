@@ -161,11 +161,9 @@ class Fleet:
         lives = Lives(self.world)
         for wish in late:
             if wish.of is None:
-                wish.tell(MeanwhileError(MEANWHILE))
-            elif lives.goes_on(wish.of):
-                _refused(wish, StoreError(UNENDED))
+                self._fail(wish, MeanwhileError(MEANWHILE))
             else:
-                wish.tell(OverError(OVER))
+                self._fail(wish, StoreError(UNENDED) if lives.goes_on(wish.of) else OverError(OVER))
 
     async def _write(self, batch: Sequence[_Wish]) -> None:
         """Where a change is at fault, it takes no other with it; where the store is, all of them fail at once."""
@@ -178,12 +176,12 @@ class Fleet:
                 self._refuse(batch, error)
             elif not await self._halved(batch):
                 LOG.error("%s", error, extra=about(*_machines(changes)))
-                _refused(batch[0], error)
+                self._fail(batch[0], error)
         except Exception as error:  # the only writer outlives whatever is wrong with one change
             if not await self._halved(batch):
                 kinds = ", ".join(type(change).__name__ for change in changes)  # no secrets
                 LOG.exception("cannot write %s", kinds, extra=about(*_machines(changes)))
-                _refused(batch[0], BedplateError(f"cannot write: {error!r}"))
+                self._fail(batch[0], BedplateError(f"cannot write: {error!r}"))
         else:
             self._came_to_be(batch, revisions)
 
@@ -192,15 +190,32 @@ class Fleet:
         if not middle:
             return False
         await self._write(batch[:middle])
-        await self._write(_unbroken(batch[middle:]))
+        await self._write(self._unbroken(batch[middle:]))
         return True
+
+    def _unbroken(self, batch: Sequence[_Wish]) -> list[_Wish]:
+        """Those that lie on nothing that was refused; the others hear that."""
+        rest = []
+        for wish in batch:
+            if wish.of and wish.of.refused:
+                self._fail(wish, OverError(OVER))
+            else:
+                rest.append(wish)
+        return rest
+
+    def _fail(self, wish: _Wish, error: BedplateError) -> None:
+        """Nothing of it comes to be."""
+        self.flaps.refused(wish.changes)
+        if wish.of:
+            wish.of.refused = True
+        wish.tell(error)
 
     def _refuse(self, batch: Sequence[_Wish], error: StoreError) -> None:
         if str(error) != self._trouble:
             self._trouble = str(error)
             LOG.error("%s", error)
         for wish in batch:
-            _refused(wish, error)
+            self._fail(wish, error)
 
     def _came_to_be(self, batch: Sequence[_Wish], revisions: list[int]) -> None:
         if self._trouble and revisions:
@@ -267,23 +282,6 @@ def _machines(changes: Sequence[Change]) -> list[str]:
     """Those that the changes concern, each once."""
     found = (getattr(change, "machine_id", "") for change in changes)
     return [machine_id for machine_id in dict.fromkeys(found) if machine_id]
-
-
-def _refused(wish: _Wish, error: BedplateError) -> None:
-    if wish.of:
-        wish.of.refused = True
-    wish.tell(error)
-
-
-def _unbroken(batch: Sequence[_Wish]) -> list[_Wish]:
-    """Those that lie on nothing that was refused; the others hear that."""
-    rest = []
-    for wish in batch:
-        if wish.of and wish.of.refused:
-            wish.tell(OverError(OVER))
-        else:
-            rest.append(wish)
-    return rest
 
 
 def _settle(done: "asyncio.Future[list[int]]", outcome: Outcome) -> None:

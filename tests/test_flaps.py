@@ -118,3 +118,13 @@ def test_many_problems_at_once_are_one_event_with_their_number() -> None:
 def test_a_kind_of_a_younger_agent_is_a_number() -> None:
     (event,) = Flaps().moved(FACTS, [(Problem(probe="new", kind=77), True)], 0.0)  # type: ignore[arg-type]
     assert event.because == "new (kind 77)"
+
+
+def test_that_it_flaps_is_told_by_the_next_change_where_the_store_refused_the_one_that_said_so() -> None:
+    flaps = Flaps()
+    told = [note for number in range(4) for note in flaps.moved(FACTS, [(SLOW, number % 2 == 0)], float(number))]
+    assert [note.kind for note in told] == [APPEARED, CLEARED, APPEARED, FLAPPING]
+    flaps.refused(told[3:])
+    (again,) = flaps.moved(FACTS, [(SLOW, True)], 5.0)
+    assert (again.kind, again.count) == (FLAPPING, 5)
+    assert flaps.moved(FACTS, [(SLOW, False)], 6.0) == []

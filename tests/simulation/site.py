@@ -14,7 +14,7 @@ from provisioner.access import standing
 from provisioner.decision import Todo
 from provisioner.errors import BedplateError
 from provisioner.flaps import Flaps, Swing
-from provisioner.lives import MEANWHILE, OVER, Life, Lives, OverError
+from provisioner.lives import MEANWHILE, OVER, UNENDED, Life, Lives, OverError
 from provisioner.outbox import Outbox
 from provisioner.store import MeanwhileError, StoreError
 from provisioner.vigil import plan
@@ -125,12 +125,22 @@ class Site:
             self._begin_batch()
         for wish in batch:
             wish.told(error)
+        self._tell_late(late)
+
+    def _tell_late(self, late: Sequence[Wish]) -> None:
+        lives = Lives(self.world)
         if late:
             self._refused(late)
         for wish in late:
-            wish.told(OverError(OVER) if wish.of else MeanwhileError(MEANWHILE))
+            if wish.of and lives.goes_on(wish.of):  # what was to end it did not come to be
+                wish.of.refused = True
+                wish.told(StoreError(UNENDED))
+            else:
+                wish.told(OverError(OVER) if wish.of else MeanwhileError(MEANWHILE))
 
     def _refused(self, wishes: Sequence[Wish]) -> None:
+        for wish in wishes:
+            self.flaps.refused(wish.changes)
         self.invariants.refused([change for wish in wishes for change in wish.changes], self.timeline.now)
 
     def _put_down(self) -> None:
