@@ -2,13 +2,10 @@
 
 Rule 1: the key is made in a short-lived process and is on the disk before anything signed with it leaves. At any moment
         there is the old identity or the new one, and whatever the provisioner may know this machine by is kept.
-Rule 2: a key that may be known is shown before the join token is: it spends no use of it, and needs it to be good no
-        longer.
-Rule 3: what comes is checked before it is kept: for this key, of these roots, for this name.
+Rule 2: what comes is checked before it is kept: for this key, of these roots, for this name.
 """
 
 import asyncio
-import base64
 import json
 import math
 import sys
@@ -16,37 +13,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import grpc
 
-from bedplate.v1.enrolment_pb2 import Credentials, EnrolRequest, EnrolResponse, Evidence, JoinToken
-from bedplate.v1.enrolment_pb2_grpc import EnrolmentStub
+from bedplate.v1.enrolment_pb2 import Credentials, Evidence
 from bedplate.v1.snapshot_pb2 import Snapshot
-from bedplate.v1.uplink_pb2 import RenewRequest, RenewResponse
-from bedplate.v1.uplink_pb2_grpc import UplinkStub
+from nodeagent.asking import AGAIN_S, Csr, EnrolmentError, ask, ask_younger, come, enrol_request
 from nodeagent.credentials import Have
 from nodeagent.errors import BedplateError
 from nodeagent.identity import Identity, load
-from nodeagent.meeting import TIMEOUT_S, Met, decode, meet, trouble
-from nodeagent.refusal import retry_after
+from nodeagent.meeting import decode, meet
 
-AGAIN_S: Final = 30.0  # after an error, unless the provisioner says its own
 LATE_S: Final = 3600.0  # the most that it may say
 CHILD_S: Final = 30.0
-OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
-
-
-Answer = TypeVar("Answer", EnrolResponse, RenewResponse)
-
-
-class EnrolmentError(BedplateError):
-    """The provisioner answered, and it was not a certificate."""
-
-    def __init__(self, line: str, *, code: grpc.StatusCode, again_in_s: float = AGAIN_S) -> None:
-        super().__init__(line)
-        self.code = code
-        self.again_in_s = again_in_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +44,12 @@ async def enrol(
     """Ask to be let in. BedplateError where it did not work: one line that says what to do."""
     token = decode(join_token)
     met = await meet(token)
-    answer = None
-    for each in await _csrs(state, token.token_id):
-        request = enrol_request(token, each.csr, evidence, agent_version, known=each.old)
-        try:
-            answer = await ask(met, request)
-        except EnrolmentError as error:
-            if not each.old or error.code is not grpc.StatusCode.UNAUTHENTICATED:
-                raise
-        else:
-            break
-    if answer is None or answer.HasField("pending"):
-        waiting = (answer or EnrolResponse()).pending
+    csrs = await _csrs(state, token.token_id)
+    answer = await come(
+        csrs, token, lambda csr, known: ask(met, enrol_request(token, csr, evidence, agent_version, known=known))
+    )
+    if not answer.HasField("credentials"):
+        waiting = answer.pending
         return Pending(waiting.machine_id, waiting.because, waiting.retry_after_s or AGAIN_S)
     return await _keep(state, answer.credentials, token.token_id, now)
 
@@ -94,46 +68,6 @@ async def renew(state: Path, identity: Identity, *, now: float) -> Identity:
         else:
             return await _keep(state, credentials, identity.token_id, now)
     raise failure
-
-
-def enrol_request(
-    token: JoinToken, csr: bytes, evidence: Evidence, agent_version: str, *, known: bool = False
-) -> EnrolRequest:
-    """Without the token where the key may be known."""
-    request = EnrolRequest(csr=csr, evidence=evidence, agent_version=agent_version)
-    if not known:
-        request.token_id, request.token_secret = token.token_id, token.secret
-    return request
-
-
-async def ask(met: Met, request: EnrolRequest) -> EnrolResponse:
-    """One question to the door for newcomers. BedplateError where there is no answer."""
-    credentials = grpc.ssl_channel_credentials(met.root_pem)
-    async with grpc.aio.secure_channel(met.address, credentials, OPTIONS) as channel:
-        try:
-            answer: EnrolResponse | None = await EnrolmentStub(channel).Enrol(request, timeout=TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise await _refused("cannot enrol", met, error) from error
-    return _decoded(answer, "cannot enrol", met.address)
-
-
-async def ask_younger(identity: Identity, address: str, csr: bytes) -> Credentials:
-    """One question over the identity that there is. EnrolmentError where it was not answered with a certificate."""
-    credentials = grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
-    async with grpc.aio.secure_channel(address, credentials, OPTIONS) as channel:
-        try:
-            answer: RenewResponse | None = await UplinkStub(channel).Renew(RenewRequest(csr=csr), timeout=TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise await _refused("cannot renew the certificate", Met(address, identity.ca_pem), error) from error
-    return _decoded(answer, "cannot renew the certificate", address).credentials
-
-
-def _decoded(answer: Answer | None, what: str, address: str) -> Answer:
-    """Grpc gives None for what it cannot decode."""
-    if answer is None:
-        line = f"{what} with {address}: what it answers is no message of this protocol"
-        raise EnrolmentError(line, code=grpc.StatusCode.INTERNAL)
-    return answer
 
 
 def evidence_of(snapshot: Snapshot) -> Evidence:
@@ -224,15 +158,9 @@ class _Attempt:
             self.door.put_off(str(error), getattr(error, "again_in_s", AGAIN_S))
 
 
-@dataclass(frozen=True, slots=True)
-class _Csr:
-    csr: bytes
-    old: bool  # the provisioner may know its key
-
-
-async def _csrs(state: Path, token_id: str = "") -> Sequence[_Csr]:
+async def _csrs(state: Path, token_id: str = "") -> Sequence[Csr]:
     answer = await _child({"do": "request", "state": str(state), "token_id": token_id})
-    return [_Csr(base64.b64decode(each["csr"]), each["old"]) for each in answer["csrs"]]
+    return [Csr.of(each) for each in answer["csrs"]]
 
 
 async def _keep(state: Path, credentials: Credentials, token_id: str, now: float) -> Identity:
@@ -282,14 +210,3 @@ async def _child(request: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise BedplateError(answer["error"])
     return answer
-
-
-async def _refused(what: str, met: Met, error: grpc.aio.AioRpcError) -> EnrolmentError:
-    """'cannot enrol with 10.0.0.5:7444: the join token t-… expired at …'"""
-    details = error.details() or error.code().name
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
-        details = await trouble(met) or details.split("last error: ")[-1]
-    line = f"{what} with {met.address}: {details.removeprefix('cannot enrol: ')}"
-    return EnrolmentError(
-        line, code=error.code(), again_in_s=AGAIN_S if (asked := retry_after(error)) is None else asked
-    )

@@ -4,8 +4,8 @@ Rule 1: `identity.json` holds the certificate, its key, the roots and where the 
         rename: a crash at any moment leaves the old identity or the new one.
 Rule 2: `next.key` is a key that may have a certificate already, only not here yet. It is kept until it has: the
         provisioner may know the machine by it.
-Rule 3: `anew.key` is the same for who has an identity and comes in by another join token: it may have been turned out
-        because its keys were copied, and what lay there before then was copied with them.
+Rule 3: `join.key` holds the same of keys that were made to come in by a join token, each for its own. By another token
+        another key is made: the machine may have been turned out because what lay here was copied.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from nodeagent.errors import BedplateError
 
 IDENTITY: Final = "identity.json"
 NEXT_KEY: Final = "next.key"
-ANEW_KEY: Final = "anew.key"
+JOIN_KEY: Final = "join.key"
 FILE_BYTES: Final = 1 << 20
 
 

@@ -15,7 +15,7 @@ import base64
 import contextlib
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nodeagent.errors import BedplateError
-from nodeagent.identity import ANEW_KEY, NEXT_KEY, Identity, load, read, save, sync, write_secret
+from nodeagent.identity import JOIN_KEY, NEXT_KEY, Identity, load, read, save, sync, write_secret
 
 NONE: Final = (  # how the library says that something is no certificate and no key
     ValueError,
@@ -37,7 +37,16 @@ NONE: Final = (  # how the library says that something is no certificate and no 
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+MADE: Final = 3  # keys for join tokens that are kept, the youngest
 NAME: Final = re.compile(r"bedplate:machine:([^:]+):([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A key, and the join token that it was made for."""
+
+    token_id: str
+    key: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,51 +125,71 @@ def _identity_of(kept: Kept, key_pem: bytes) -> Identity:
 
 
 def request(state: Path, token_id: str = "") -> list[dict[str, object]]:
-    """CSRs of all keys that this machine may be known by, the one to go on with last; made if there is none.
-
-    By a join token that is another than it came in by, it goes on with a key that is made for that.
-    """
-    identity = load(state)
-    anew = identity is not None and token_id not in {"", identity.token_id}
-    path = state / (ANEW_KEY if anew else NEXT_KEY)
-    waiting = _waiting(state, identity)
-    if path not in waiting:
-        write_secret(path, pem := _pem(ec.generate_private_key(ec.SECP256R1())))
-    else:
-        pem = waiting[path]
-    known = [(path, identity.key_pem)] if identity else []
-    known += waiting.items()
-    keys = [(_key(each, where), True) for where, each in known] + [(_key(pem, path), False)]
+    """CSRs of all keys that this machine may be known by, the one to go on with last; made if there is none."""
+    identity, path = load(state), state / (JOIN_KEY if token_id else NEXT_KEY)
+    used = identity.key_pem if identity else None
+    known = [(state, used)] if used else []
+    known += [(each, pem) for each, pem in _waiting(state) if pem != used]
+    mine = _made_for(state, token_id, used) if token_id else _next(path, used)
+    keys = [(_key(pem, where), True) for where, pem in known] + [(_key(mine, path), False)]
     return [{"csr": base64.b64encode(_csr(key)).decode(), "old": old} for key, old in keys]
 
 
-def _waiting(state: Path, identity: Identity | None) -> dict[Path, bytes]:
-    """Keys that may have a certificate already, only not here yet. One that is in use was left by a crash."""
-    found = {path: read(path) for path in (state / NEXT_KEY, state / ANEW_KEY)}
-    used = identity.key_pem if identity else None
-    return {path: pem for path, pem in found.items() if pem is not None and pem != used}
+def _next(path: Path, used: bytes | None) -> bytes:
+    """One that is in use was left by a crash."""
+    pem = read(path)
+    if pem is None or pem == used:
+        pem = _pem(ec.generate_private_key(ec.SECP256R1()))
+        write_secret(path, pem)
+    return pem
+
+
+def _made_for(state: Path, token_id: str, used: bytes | None) -> bytes:
+    made = [one for one in _made(state) if one.key.encode() != used]
+    if found := next((one for one in made if one.token_id == token_id), None):
+        return found.key.encode()
+    pem = _pem(ec.generate_private_key(ec.SECP256R1()))
+    made.append(Made(token_id, pem.decode()))
+    write_secret(state / JOIN_KEY, msgspec.json.encode(made[-MADE:]))
+    return pem
+
+
+def _made(state: Path) -> list[Made]:
+    """The oldest first."""
+    path = state / JOIN_KEY
+    try:
+        return msgspec.json.decode(read(path) or b"[]", type=list[Made])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BedplateError(
+            f"cannot read {path}: it holds no keys ({error}); remove it, and another is made"
+        ) from error
+
+
+def _waiting(state: Path) -> list[tuple[Path, bytes]]:
+    """Keys that may have a certificate already, only not here yet."""
+    path = state / NEXT_KEY
+    pem = read(path)
+    following = [] if pem is None else [(path, pem)]
+    return following + [(state / JOIN_KEY, one.key.encode()) for one in _made(state)]
 
 
 def keep(state: Path, kept: Kept) -> None:
     """The identity is in place before its key goes: at no moment is there a certificate without its key.
 
-    Where it is a key that waited, others that wait go before that: nothing is ever asked for with them again.
+    Where it is a key that waited, those in the other file go before that: nothing is ever asked for with them again.
     """
     identity = load(state)
-    waiting = _waiting(state, identity)
-    keys = [*waiting.items()] + ([(state, identity.key_pem)] if identity else [])
+    keys = _waiting(state) + ([(state, identity.key_pem)] if identity else [])
     mine = next((each for each in keys if _fits(kept, each[1], each[0])), None)
     if mine is None:
         raise BedplateError(f"cannot take the certificate: its key is not in {state} (any more)")
     path, pem = mine
     younger = identity_of(kept, pem)
-    if path in waiting:
-        for other in waiting.keys() - {path}:
-            _remove(other)
+    if path != state:
+        _remove(state / (NEXT_KEY if path == state / JOIN_KEY else JOIN_KEY))
     save(state, younger)
-    if path in waiting:
-        with contextlib.suppress(BedplateError):  # it is harmless: a key that is in use is not taken for the next one
-            _remove(path)
+    with contextlib.suppress(BedplateError):  # it is harmless: a key that is in use is not taken for the next one
+        _remove(state / JOIN_KEY if path == state else path)
 
 
 def _remove(path: Path) -> None:

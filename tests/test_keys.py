@@ -74,25 +74,39 @@ def test_a_machine_that_has_a_certificate_makes_another_key_for_the_next(tmp_pat
     assert csr_key(following) != csr_key(mine)
 
 
-def test_who_comes_in_by_another_token_goes_on_with_a_key_that_did_not_lie_there_before(tmp_path):
-    """Its keys may have been copied, the one for the next certificate too; while nobody answers it stays this key."""
+def test_by_each_join_token_it_goes_on_with_a_key_that_was_made_for_it(tmp_path):
+    """What lay there may have been copied, also the key that was made for the token before. While nobody answers, the
+    key for a token stays the same; what the provisioner may know is shown all the while.
+    """
     enrolled(tmp_path)
     mine, copied = csrs(tmp_path)
-    assert [csr_key(each) for each in csrs(tmp_path, "t-token")] == [csr_key(mine), csr_key(copied), csr_key(copied)]
-    *_, anew = csrs(tmp_path, "t-another")
-    assert csr_key(anew) not in [csr_key(mine), csr_key(copied)]
-    assert csr_key(csrs(tmp_path, "t-another")[-1]) == csr_key(anew)
-    assert [each["old"] for each in keys.request(tmp_path, "t-another")] == [True, True, True, False]
-    keys.keep(tmp_path, keys.Kept(**certified(anew) | {"token_id": "t-another"}))
+    *_, second = csrs(tmp_path, "t-second")
+    *_, third = csrs(tmp_path, "t-third")
+    made = [csr_key(each) for each in (mine, copied, second, third)]
+    assert all(made.count(key) == 1 for key in made)
+    assert [csr_key(each) for each in csrs(tmp_path, "t-third")] == [*made, csr_key(third)]
+    assert [csr_key(each) for each in csrs(tmp_path, "t-second")] == [*made, csr_key(second)]
+    assert [each["old"] for each in keys.request(tmp_path, "t-third")] == [True, True, True, True, False]
+    assert stat.S_IMODE((tmp_path / "join.key").stat().st_mode) == 0o600
+    keys.keep(tmp_path, keys.Kept(**certified(third) | {"token_id": "t-third"}))
     assert [path.name for path in tmp_path.iterdir()] == ["identity.json"]
-    assert csr_key(csrs(tmp_path)[-1]) not in [csr_key(mine), csr_key(copied), csr_key(anew)]
+    assert csr_key(csrs(tmp_path)[-1]) not in made
 
 
-def test_a_renewal_leaves_no_key_that_was_made_to_come_in_anew(tmp_path):
+def test_no_more_than_three_keys_for_tokens_are_kept(tmp_path):
+    for number in range(5):
+        csrs(tmp_path, f"t-{number}")
+    assert [each["old"] for each in keys.request(tmp_path, "t-4")] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("by", ["the key that it has", "its next key"])
+def test_whatever_key_it_is_answered_by_no_key_for_a_token_is_left(tmp_path, by):
     enrolled(tmp_path)
+    mine, following = csrs(tmp_path)
     csrs(tmp_path, "t-another")
-    keys.keep(tmp_path, keys.Kept(**certified(csrs(tmp_path)[-1])))
-    assert [path.name for path in tmp_path.iterdir()] == ["identity.json"]
+    answered = mine if by == "the key that it has" else following
+    keys.keep(tmp_path, keys.Kept(**certified(answered) | {"token_id": "t-another"}))
+    assert not (tmp_path / "join.key").exists()
 
 
 def test_cut_off_while_it_comes_in_anew_the_copied_key_is_gone_wherever_the_new_certificate_is(tmp_path):

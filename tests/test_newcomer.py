@@ -16,15 +16,16 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from enrolment_desk import Book, Desk, Settings, csr_of, showing
 
 from bedplate.v1.snapshot_pb2 import Snapshot
+from nodeagent.asking import ask_younger
 from nodeagent.credentials import Want, plan
 from nodeagent.decision import Settled, Wait
-from nodeagent.enrolment import Newcomer, Pending, ask_younger, enrol, evidence_of, renew
+from nodeagent.enrolment import Newcomer, Pending, enrol, evidence_of, renew
 from nodeagent.errors import BedplateError
 from nodeagent.identity import load
 from nodeagent.steps.enrol import Enrol
 from provisioner.config import Config
 from provisioner.pki import authority, new_key
-from provisioner.world import Accepted, Forgotten, Revoked, TokenRevoked
+from provisioner.world import Accepted, Forgotten, TokenRevoked
 
 DAY = 86400.0
 
@@ -272,28 +273,3 @@ def test_a_csr_of_somebody_elses_key_gets_no_certificate_that_is_kept(tmp_path):
     answer = keys(json.dumps({"do": "keep", "state": str(tmp_path), "credentials": kept}).encode())
     assert "its key is not in" in answer["error"]
     assert (tmp_path / "identity.json").read_bytes() == before
-
-
-def test_a_revoked_machine_comes_back_with_a_key_that_whoever_copied_its_state_folder_does_not_have(tmp_path):
-    async def main():
-        async with Desk() as desk:
-            given = [await desk.token()]
-            newcomer = Newcomer(tmp_path / "state", lambda: given[0], "0.1.0")
-            newcomer.snapshot = lambda: snapshot_of("J1234567")
-            await newcomer.enrol()
-            who = newcomer.identity
-            await asyncio.to_thread(keys, json.dumps({"do": "request", "state": str(tmp_path / "state")}).encode())
-            copied = {path.name: path.read_text() for path in (tmp_path / "state").iterdir()}
-            await desk.book.write([Revoked(who.machine_id, desk.book.now())])
-            with one_line("was revoked"):
-                await newcomer.renew()
-            given[0] = await desk.token(machine_id=who.machine_id)
-            newcomer.put_off("", 0)
-            await newcomer.enrol()
-            back = newcomer.identity
-            assert (back.machine_id, back.incarnation) == (who.machine_id, 3)
-            await newcomer.renew()
-            assert not {back.key, newcomer.identity.key} & {who.key, copied["next.key"]}
-        assert [path.name for path in (tmp_path / "state").iterdir()] == ["identity.json"]
-
-    asyncio.run(main())

@@ -230,7 +230,8 @@ def _still_somebody(found: Path, cut: Cut, sent: list[object], certificates: lis
     state = found / "state"
     who = identity.load(state)
     number, _, step = cut.marked.partition(" ")
-    waiting = [identity.read(state / name) for name in (identity.NEXT_KEY, identity.ANEW_KEY)]
+    made = json.loads(identity.read(state / identity.JOIN_KEY) or "[]")
+    waiting = [identity.read(state / identity.NEXT_KEY), *(one["key"].encode() for one in made)]
     keys = [key for key in (*waiting, who and who.key_pem) if key]
     here = [load_pem_private_key(key, None).public_key() for key in keys]
     if step:

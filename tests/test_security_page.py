@@ -43,7 +43,7 @@ def test_who_may_do_what_on_a_host_is_documented_method_by_method() -> None:
 def test_each_file_that_holds_a_secret_has_a_row_that_says_what_it_is_worth() -> None:
     configured = (agent_config.Config, config.Config, config.Mqtt, config.Webhook)
     keys = {field.name for one in configured for field in msgspec.structs.fields(one) if SECRET.fullmatch(field.name)}
-    files = keys | {identity.IDENTITY, identity.NEXT_KEY, identity.ANEW_KEY, "ca.key", "bedplate.db"}
+    files = keys | {identity.IDENTITY, identity.NEXT_KEY, identity.JOIN_KEY, "ca.key", "bedplate.db"}
     part = guide.part("What a stolen secret is worth", PAGE)
     rows = "".join(re.findall(r"^\|.*?\|.*?\|", part, flags=re.MULTILINE))  # what it is, where it is
     assert {name for name in files if f"`{name}`" not in rows} == set()

@@ -14,10 +14,11 @@ from typing import Final
 
 import grpc
 
-from bedplate.v1.enrolment_pb2 import Credentials, EnrolResponse, Evidence, JoinToken
+from bedplate.v1.enrolment_pb2 import Credentials, Evidence, JoinToken
 from nodeagent import keys
+from nodeagent.asking import AGAIN_S, Csr, EnrolmentError, ask, ask_younger, come, enrol_request
 from nodeagent.credentials import Have
-from nodeagent.enrolment import AGAIN_S, EnrolmentError, ask, ask_younger, enrol_request, plain
+from nodeagent.enrolment import plain
 from nodeagent.errors import BedplateError
 from nodeagent.identity import Identity, load
 from nodeagent.meeting import Met, decode, meet
@@ -70,15 +71,13 @@ class Insider:
         """Keys that may be known already are shown before the join token is."""
         try:
             token = decode(self.token())
-            met, evidence, answer = await self._meet(token), self.evidence(), EnrolResponse()
-            for each in await asyncio.to_thread(keys.request, self.folder, token.token_id):
-                known, csr = bool(each["old"]), base64.b64decode(str(each["csr"]))
-                try:
-                    answer = await ask(met, enrol_request(token, csr, evidence, VERSION, known=known))
-                    break
-                except EnrolmentError as error:
-                    if not known or error.code is not grpc.StatusCode.UNAUTHENTICATED:
-                        raise
+            met, evidence = await self._meet(token), self.evidence()
+            made = await asyncio.to_thread(keys.request, self.folder, token.token_id)
+            answer = await come(
+                [Csr.of(each) for each in made],
+                token,
+                lambda csr, known: ask(met, enrol_request(token, csr, evidence, VERSION, known=known)),
+            )
             if answer.HasField("credentials"):
                 await self._keep(answer.credentials, token.token_id)
             else:

@@ -23,6 +23,7 @@ KEPT = keys.Kept("m-aaaaaaaa", 1, ISSUED.certificate_pem.decode(), CA.roots_pem.
 TOKEN = tokens.encode(tokens.mint(), ["10.0.0.5:7444", "[::1]:7444"], CA.sha256).encode()
 VM = Path(__file__).parents[1] / "machines/vm"
 ROUTE = (32).to_bytes(4, "little") + (16).to_bytes(2, "little") + bytes(26)
+MADE = [{"token_id": "t-4kq7zt2x", "key": KEY.decode()}, {"token_id": "t-x-for-m-y", "key": KEY.decode()}]
 IDENTITY: dict[str, Any] = {name: getattr(keys.identity_of(KEPT, KEY), name) for name in identity.Identity.__slots__}
 SNAPSHOT = scan(replayed(VM))
 LINKS = [
@@ -101,7 +102,12 @@ DECODERS: dict[str, Decoder] = {
         (BedplateError,),
     ),
     "agent: next.key": Decoder(a_file(lambda path: keys.request(path.parent), "next.key"), [KEY], (BedplateError,)),
-    "agent: anew.key": Decoder(a_file(lambda path: keys.request(path.parent), "anew.key"), [KEY], (BedplateError,)),
+    "agent: join.key": Decoder(
+        a_file(lambda path: keys.request(path.parent, "t"), "join.key"),
+        [json.dumps(MADE).encode()],
+        (BedplateError,),
+        misshapen([MADE]),
+    ),
     "agent: uevent": Decoder(plain(changes.of_uevent), [b"change@/devices/x\0ACTION=change\0SUBSYSTEM=net\0"]),
     "agent: rtnetlink": Decoder(plain(changes.of_rtnetlink), [ROUTE, ROUTE * 3]),
     "agent: mountinfo": Decoder(

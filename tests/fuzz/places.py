@@ -29,7 +29,6 @@ OURS = {  # what decodes nothing but what this program has just made itself, and
     ("nodeagent/simulate/box.py", "image_of"): "an inventory of its own",
     ("nodeagent/simulate/box.py", "swap"): "an inventory of its own",
     ("nodeagent/simulate/crew.py", "_hear"): "a line of a process that it started",
-    ("nodeagent/simulate/insider.py", "enrol"): "a request of its own",
     ("nodeagent/simulate/insider.py", "renew"): "a request of its own",
     ("nodeagent/simulate/machine.py", "_evidence"): "an inventory of its own",
     ("provisioner/credentials.py", "_write_person"): "a certificate that it has just issued",

@@ -23,7 +23,7 @@ from provisioner.world import World
 from tests.kills.records import Records, Told, vitals_of
 
 PROVISIONERS = {"admin", "bedplate.db", "bedplate.db-shm", "bedplate.db-wal", "ca.key", "ca.pem", "lock"}
-AGENTS = {"identity.json", "lock", "next.key", "anew.key"}
+AGENTS = {"identity.json", "lock", "next.key", "join.key"}
 AGENTS_UNBORN = {f".{name}.new" for name in AGENTS - {"lock"}}  # of a write that was cut off: the next takes its place
 EVENTS = {
     "AcceptMachine": ("machine.accepted", "admin (admin)"),

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from nodeagent import credentials
+from nodeagent.asking import FOR
 from nodeagent.credentials import Have, Want
 from nodeagent.decision import Todo
+from nodeagent.keys import MADE
 from nodeagent.session import PeerError, Session, State
 from nodeagent.steps.renew import Renew
 from tests.simulation.box import Box
@@ -43,7 +45,7 @@ class Machine:
     skew_s: float = 0.0
     identity: Identity | None = None
     next_key: bytes = b""
-    anew_key: bytes = b""  # to come in by another token than it did
+    join_keys: dict[str, bytes] = field(default_factory=dict)  # made to come in by a token, by the token's id
     keys: set[bytes] = field(default_factory=set)  # all that this box ever made: for the invariants
     process: int = 0  # which run of the agent this is; 0 while none is
     runs: int = 0
@@ -86,7 +88,7 @@ class Machine:
 
     def wipe(self) -> None:
         """A new image: what the agent kept is gone."""
-        self.identity, self.next_key, self.anew_key = None, b"", b""
+        self.identity, self.next_key, self.join_keys = None, b"", {}
 
     @property
     def clock(self) -> float:
@@ -127,7 +129,7 @@ class Machine:
 
     def waiting(self) -> list[bytes]:
         """Keys that may have a certificate already, only not here yet."""
-        return [key for key in (self.next_key, self.anew_key) if key]
+        return [key for key in (self.next_key, *self.join_keys.values()) if key]
 
     def _made(self) -> bytes:
         key = self.timeline.random.randbytes(32)
@@ -139,22 +141,24 @@ class Machine:
         """Keys that may be known already are shown without the token first."""
         shown = [(self.identity.certificate.key, False)] if self.identity else []
         shown += [(key, False) for key in self.waiting()]
-        if self.identity and self.identity.token_id != self.token[0]:
-            key = self.anew_key = self.anew_key or self._made()
-        else:
-            key = self.next_key = self.next_key or self._made()
-        self._show([*shown, (key, True)])
+        if self.token[0] not in self.join_keys:
+            self.join_keys[self.token[0]] = self._made()
+            self.join_keys = dict(list(self.join_keys.items())[-MADE:])
+        self._show([*shown, (self.join_keys[self.token[0]], True)])
 
-    def _show(self, shown: list[tuple[bytes, bool]]) -> None:
+    def _show(self, shown: list[tuple[bytes, bool]], *, waits: Waits | None = None) -> None:
         (key, with_token), *rest = shown
         token_id, secret = self.token if with_token else ("", b"")
         evidence = self.box.evidence.SerializeToString(deterministic=True)
 
         def answered(answer: Answer) -> None:
-            if rest and not isinstance(answer, (Certificate, Waits)):
-                self._show(rest)
-            else:
+            late = answer if isinstance(answer, Waits) else waits
+            if isinstance(answer, Certificate) or not rest:
                 self._answered(answer)
+            elif late and rest[0][1] and FOR not in self.token[0]:  # what is left is the token
+                self._answered(late)
+            else:
+                self._show(rest, waits=late)
 
         answer = self._once(answered)
         self.network.enrol(self, Ask(key, evidence, token_id, secret, answer))
@@ -192,8 +196,8 @@ class Machine:
             waited = answer.key in self.waiting()
             if not waited and not (self.identity and answer.key == self.identity.certificate.key):
                 return
-            if waited:
-                self.next_key = self.anew_key = b""
+            self.join_keys = {}
+            self.next_key = b"" if waited else self.next_key
             self.timeline.say(self, "is", answer.machine_id, "incarnation", answer.incarnation)
             self.identity = Identity(answer, self.clock, self.token[0])
             self.refused, self.last, self.again_at = "", "", 0.0
