@@ -19,7 +19,8 @@ PROBE = "uplink"  # under which a broken conversation is told
 KEPT_BROKEN = 20_000  # machines whose stream broke off
 LATELY_S = 86400.0
 BROKEN_BY = (  # gRPC does not tell which
-    "the network, its power, an agent that was killed, two hosts with one state folder, or a message of more than 4 MiB"
+    "the network, its power, an agent that was killed or gave the stream up (it took nothing for 10 s), two hosts with "
+    "one state folder, or a message of more than 4 MiB"
 )
 SESSION = "Uplink.Session"
 

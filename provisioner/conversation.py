@@ -58,6 +58,7 @@ class Conversation:
     ack_timer: asyncio.TimerHandle | None = None
     limit: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
     because: str = ""  # why we end it
+    lost: bool = False  # that it broke off is counted
     retry_after_s: float = RETRY_S
 
     async def run(self, begin: Callable[[], Awaitable[Session]], hello_s: float) -> None:
@@ -238,8 +239,9 @@ class Conversation:
                 await self.send(SessionResponse(dismissal=dismissal))
 
     def lose(self) -> None:
-        """It is over: counted, where neither end has said that it would be. Of that gRPC does not tell why."""
-        if not (self.because or self.over.is_set() or (self.session and self.session.ended)):
+        """It is over: counted once, where neither end has said that it would be. Of that gRPC does not tell why."""
+        if not (self.lost or self.because or self.over.is_set() or (self.session and self.session.ended)):
+            self.lost = True
             self.fleet.conduct.lose(self.machine_id, self.fleet.now())
 
     async def flushed(self) -> None:

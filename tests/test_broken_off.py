@@ -60,6 +60,17 @@ def test_a_stream_that_its_machine_ends_without_a_goodbye_is_counted_and_no_othe
     _run(tmp_path, work)
 
 
+def test_a_stream_that_a_younger_one_had_counted_already_is_not_counted_again_at_its_end(tmp_path: Path) -> None:
+    async def work(place: Edge) -> None:
+        peer = await place.meet(A)
+        place.uplink.conversations[A].lose()  # as a younger one does where gRPC ends the older at that moment
+        peer.call.cancel()
+        await _all_over(place)
+        assert _broken_off(place) == 1
+
+    _run(tmp_path, work)
+
+
 def test_a_provisioner_that_stops_counts_no_stream_as_broken_off(tmp_path: Path) -> None:
     async def work(place: Edge) -> None:
         peers = [await place.meet(name) for name in (A, B)]

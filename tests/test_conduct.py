@@ -62,8 +62,8 @@ def test_a_stream_that_ends_without_a_goodbye_is_counted_and_told_for_a_day() ->
     conduct = Conduct()
     conduct.lose(MACHINE, NOW - 60)
     why = (
-        "the network, its power, an agent that was killed, two hosts with one state folder, "
-        "or a message of more than 4 MiB"
+        "the network, its power, an agent that was killed or gave the stream up (it took nothing for 10 s), "
+        "two hosts with one state folder, or a message of more than 4 MiB"
     )
     assert conduct.lines(MACHINE, NOW) == [
         f"its stream broke off once without a goodbye, last 1 min ago (07:59:00 UTC): {why}"
