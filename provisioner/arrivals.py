@@ -4,8 +4,9 @@ Rule 1: gRPC tells of a connection before its handshake, in a thread of its own,
         says from where it comes. So both are counted, and what was refused below a call is the difference.
 Rule 2: both only go up. A connection whose first call is still on its way is in the difference until it has come.
 Rule 3: an address is remembered while a call of it is open, and after that for as long as gRPC leaves a connection open
-        that has no call: one that calls after that came by another connection. Of those without a call the latest MOST
-        are remembered; what that gives up: one beyond them that calls again is counted once more.
+        that has no call: one that calls after that came by another connection. That is up to twice the time that gRPC
+        was told: it looks once in such a time, and closes what had no call in all of it. Of those without a call the
+        latest MOST are remembered; what that gives up: one beyond them that calls again is counted once more.
 """
 
 import threading
@@ -15,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MOST = 20_000
+SLACK_S = 1.0  # a timer of gRPC may come late
 
 
 @dataclass(slots=True)
 class Arrivals:
-    """`idle_s`: a connection without a call is closed after so long. `clock` only goes forward."""
+    """`idle_s`: gRPC was told to close a connection without a call after so long. `clock` only goes forward."""
 
     idle_s: float
     clock: Callable[[], float] = time.monotonic
@@ -30,6 +32,10 @@ class Arrivals:
         default_factory=dict
     )  # calls, by the hash of where they come from: each machine has one
     _idle: OrderedDict[int, float] = field(default_factory=OrderedDict)  # since when, the longest first
+
+    @property
+    def _kept_s(self) -> float:
+        return 2 * self.idle_s + SLACK_S
 
     def begin(self) -> None:
         """A connection. Called by threads of gRPC, in some of them at once."""
@@ -43,7 +49,7 @@ class Arrivals:
             self._open[name] = calls + 1
             return name
         since = self._idle.pop(name, None)
-        if since is None or since + self.idle_s < self.clock():
+        if since is None or since + self._kept_s < self.clock():
             self.called += 1
         self._open[name] = 1
         return name
@@ -55,5 +61,5 @@ class Arrivals:
             return
         now = self.clock()
         self._idle[name] = now
-        while len(self._idle) > MOST or self._idle[next(iter(self._idle))] + self.idle_s < now:
+        while len(self._idle) > MOST or self._idle[next(iter(self._idle))] + self._kept_s < now:
             self._idle.popitem(last=False)

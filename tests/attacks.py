@@ -7,8 +7,9 @@ attacked and healthy are one process here, and it is not to win by taking the ot
 import asyncio
 import contextlib
 import os
-import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -17,13 +18,12 @@ from bedplate.v1.enrolment_pb2 import EnrolRequest
 from bedplate.v1.fleet_pb2 import ListMachinesRequest
 from bedplate.v1.snapshot_pb2 import Vitals
 from bedplate.v1.uplink_pb2 import Delta, Hello, InventoryBody, SessionRequest
+from tests import doors
 from tests.crowd import Crowd
+from tests.http2 import ENROL, OPENING, PING, RST_STREAM, SETTINGS, WINDOW, Halves, begun, client, frame
 
 RUN = b"e" * 16
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADERS, RST_STREAM, SETTINGS, PING = 1, 3, 4, 6
 BREATH_S = 0.005
-OPENING = PREFACE + b"\0\0\0\x04\0\0\0\0\0"  # and empty SETTINGS
 HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 EVIL = "m-aaaaaaab"
 Attack = Callable[[Crowd], Awaitable[None]]
@@ -67,11 +67,11 @@ async def garbage_after_tls(crowd: Crowd) -> None:
 
 
 async def settings_without_end(crowd: Crowd) -> None:
-    await _flood(crowd, lambda _: _frame(SETTINGS, 0, 0, b"") * 100)
+    await _flood(crowd, lambda _: frame(SETTINGS, 0, 0, b"") * 100)
 
 
 async def pings_without_end(crowd: Crowd) -> None:
-    await _flood(crowd, lambda _: _frame(PING, 0, 0, b"12345678") * 100)
+    await _flood(crowd, lambda _: frame(PING, 0, 0, b"12345678") * 100)
 
 
 async def calls_that_are_reset_at_once(crowd: Crowd) -> None:
@@ -79,7 +79,7 @@ async def calls_that_are_reset_at_once(crowd: Crowd) -> None:
 
     def calls(number: int) -> bytes:
         streams = range(number * 200 + 1, number * 200 + 201, 2)
-        return b"".join(begun(stream) + _frame(RST_STREAM, 0, stream, b"\0\0\0\x08") for stream in streams)
+        return b"".join(begun(stream) + frame(RST_STREAM, 0, stream, b"\0\0\0\x08") for stream in streams)
 
     await _flood(crowd, calls)
 
@@ -92,6 +92,22 @@ async def calls_that_are_begun_and_never_said(crowd: Crowd) -> None:
             calls = b"".join(begun(stream) for stream in range(1, 200, 2))
             writer.write(OPENING + calls)
         await asyncio.Event().wait()
+
+
+async def requests_of_a_stranger_that_never_come_whole(crowd: Crowd) -> None:
+    """By 40 connections, and again once they are ended."""
+    await asyncio.gather(*(_halves(crowd, None, Halves(ENROL, 8, 60_000)) for _ in range(40)))
+
+
+async def requests_of_a_person_that_never_come_whole(crowd: Crowd) -> None:
+    eve = doors.person(crowd.ca, "eve", "viewer", now=time.time())
+    await _halves(crowd, eve, Halves("/bedplate.v1.Fleet/ListMachines", 40, 4_000_000))
+
+
+async def requests_of_an_older_life_that_never_come_whole(crowd: Crowd) -> None:
+    """By the certificate of a life that the machine is not in."""
+    old = doors.machine(crowd.ca, EVIL, 7)
+    await _halves(crowd, old, Halves("/bedplate.v1.Uplink/Renew", 40, 4_000_000))
 
 
 # -- with a machine's certificate -----------------------------------------------------------------------------------
@@ -173,6 +189,16 @@ async def lists_without_end(crowd: Crowd) -> None:
 # -- inside ---------------------------------------------------------------------------------------------------------
 
 
+async def _halves(crowd: Crowd, pair: doors.Pair | None, halves: Halves) -> None:
+    address = ports(crowd)[0 if pair else 1]
+    tls = client(crowd.ca.roots_pem, pair)
+    while True:
+        with contextlib.suppress(OSError):
+            await halves.hold(address, tls)
+        halves = replace(halves, window=WINDOW, first=WINDOW)
+        await asyncio.sleep(BREATH_S)
+
+
 async def _streamed(crowd: Crowd, bodies: Sequence[bytes]) -> None:
     """A stream of these bytes, read until the provisioner has ended it."""
     crowd.machine(EVIL)
@@ -244,9 +270,7 @@ async def _sent(writer: asyncio.StreamWriter, octets: bytes) -> None:
 
 async def stranger(crowd: Crowd) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Through TLS, without a certificate."""
-    context = ssl.create_default_context(cadata=crowd.ca.roots_pem.decode())
-    context.set_alpn_protocols(["h2"])
-    return await asyncio.open_connection(*ports(crowd)[1], ssl=context)
+    return await asyncio.open_connection(*ports(crowd)[1], ssl=client(crowd.ca.roots_pem))
 
 
 @contextlib.asynccontextmanager
@@ -258,31 +282,9 @@ async def _stranger(crowd: Crowd) -> AsyncIterator[asyncio.StreamWriter]:
         writer.transport.abort()
 
 
-def begun(stream: int) -> bytes:
-    """A call's headers."""
-    return _frame(HEADERS, 4, stream, _call_headers())
-
-
 def ports(crowd: Crowd) -> tuple[tuple[str, int], ...]:
     pairs = (address.rpartition(":") for address in (crowd.config.listen, crowd.config.enrol_listen))
     return tuple((host, int(port)) for host, _, port in pairs)
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-def _call_headers() -> bytes:
-    """HPACK without tables: each header a literal."""
-    fields = {
-        ":method": "POST",
-        ":scheme": "https",
-        ":path": "/bedplate.v1.Enrolment/Enrol",
-        ":authority": "x",
-        "content-type": "application/grpc",
-        "te": "trailers",
-    }
-    return b"".join(b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in field) for field in fields.items())
 
 
 def _for_ever(things: Sequence[Any]) -> Any:

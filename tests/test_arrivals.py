@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,8 +18,9 @@ from bedplate.v1.uplink_pb2 import Hello, SessionRequest
 from provisioner.arrivals import MOST, Arrivals
 from provisioner.pki import authority, new_key
 from tests import doors
-from tests.attacks import HALF_A_HELLO, OPENING, ports
+from tests.attacks import HALF_A_HELLO, ports
 from tests.crowd import Crowd, crowded, founded, known
+from tests.http2 import OPENING, client
 from tests.served import Clock
 
 GOOD = "m-aaaaaaaa"
@@ -36,7 +38,10 @@ def test_a_connection_is_counted_once_however_often_it_calls() -> None:
     clock.now = 1299.0
     arrivals.leave(arrivals.enter(HERE))
     assert arrivals.called == 1
-    clock.now = 1600.0
+    clock.now = 1899.0
+    arrivals.leave(arrivals.enter(HERE))
+    assert arrivals.called == 1, "gRPC may look just before that time is over, and then only after another such time"
+    clock.now = 2501.0
     arrivals.leave(arrivals.enter(HERE))
     assert arrivals.called == 2, "gRPC has closed that one by now: it is another from the same place"
 
@@ -51,9 +56,38 @@ def test_addresses_without_end_take_no_memory_without_end() -> None:
     assert (len(arrivals._open), len(arrivals._idle)) == (100, MOST)
     for stream in streams:
         arrivals.leave(stream)
-    clock.now = 301.0
+    clock.now = 602.0
     arrivals.leave(arrivals.enter(HERE))
     assert (len(arrivals._open), len(arrivals._idle)) == (0, 1)
+
+
+@pytest.mark.slow
+def test_a_connection_that_lives_for_nearly_twice_the_idle_time_is_counted_once() -> None:
+    idle_s, came = 1.0, list[str]()
+    arrivals = Arrivals(idle_s)
+
+    async def called(_: bytes, context: Any) -> bytes:
+        came.append(context.peer())
+        arrivals.leave(arrivals.enter(came[-1]))
+        return b""
+
+    async def main() -> None:
+        server = grpc.aio.server(options=[("grpc.max_connection_idle_ms", int(idle_s * 1000))])
+        handlers = {"Call": grpc.unary_unary_rpc_method_handler(called)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("any", handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        loop = asyncio.get_running_loop()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            begun = loop.time()
+            for at_s in (0.0, 0.9, 1.95, 2.4, 3.5):  # of which two are later than the idle time after the one before
+                await asyncio.sleep(begun + at_s * idle_s - loop.time())
+                await channel.unary_unary("/any/Call")(b"")
+        await server.stop(0)
+
+    asyncio.run(main())
+    assert len(set(came)) < 3, "it is by that that gRPC leaves it open for longer"
+    assert arrivals.called == len(set(came))
 
 
 async def _comes(crowd: Crowd, port: int, octets: bytes, tls: ssl.SSLContext | None = None) -> None:
@@ -74,25 +108,17 @@ async def _goes(crowd: Crowd, port: int) -> None:
     await writer.wait_closed()
 
 
-def _tls(crowd: Crowd, pair: doors.Pair | None, folder: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=crowd.ca.roots_pem.decode())
-    context.set_alpn_protocols(["h2"])
-    if pair:
-        (folder / "pair.pem").write_bytes(b"".join(pair))
-        context.load_cert_chain(folder / "pair.pem")
-    return context
-
-
-def _strangers(crowd: Crowd, port: int, folder: Path) -> list[Callable[[], Awaitable[None]]]:
+def _strangers(crowd: Crowd, port: int) -> list[Callable[[], Awaitable[None]]]:
     """Each comes once, and to no call."""
-    ours = _tls(crowd, doors.person(crowd.ca, "olga", "admin", now=time.time()), folder)
-    others = _tls(crowd, doors.person(authority(new_key(), now=time.time()), "olga", "admin", now=time.time()), folder)
+    roots = crowd.ca.roots_pem
+    ours = client(roots, doors.person(crowd.ca, "olga", "admin", now=time.time()))
+    others = client(roots, doors.person(authority(new_key(), now=time.time()), "olga", "admin", now=time.time()))
     return [
         lambda: _goes(crowd, port),
         lambda: _comes(crowd, port, b"GET / HTTP/1.1\r\n\r\n"),
         lambda: _comes(crowd, port, os.urandom(4096)),
         lambda: _comes(crowd, port, HALF_A_HELLO + bytes(600)),
-        lambda: _comes(crowd, port, b"GET / HTTP/1.1\r\n\r\n", _tls(crowd, None, folder)),
+        lambda: _comes(crowd, port, b"GET / HTTP/1.1\r\n\r\n", client(roots)),
         lambda: _comes(crowd, port, b"GET / HTTP/1.1\r\n\r\n", others),
         lambda: _comes(crowd, port, os.urandom(4096), ours),
         lambda: _comes(crowd, port, OPENING + os.urandom(4096), ours),
@@ -129,7 +155,7 @@ def test_who_never_comes_to_a_call_is_counted_and_who_calls_is_not_among_them(po
                     await stranger.Enrol(EnrolRequest(token_id="t-none"))
             before = _counted(await _status(crowd))
             assert before == {"listen": (0, 2), "enrol_listen": (0, 1)}
-            comes = _strangers(crowd, port, tmp_path)
+            comes = _strangers(crowd, port)
             async with asyncio.timeout(40):
                 for come in comes:
                     await come()

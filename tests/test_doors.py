@@ -13,6 +13,7 @@ from bedplate.v1.fleet_pb2 import GetStatusRequest
 from provisioner import ports
 from tests import attacks
 from tests.crowd import Crowd, crowded, founded
+from tests.http2 import OPENING, begun
 
 pytestmark = pytest.mark.slow
 
@@ -63,9 +64,9 @@ def test_whoever_holds_a_connection_and_says_nothing_loses_it(tmp_path: Path) ->
                 reader, writer = await asyncio.open_connection(*address)
                 writer.write(attacks.HALF_A_HELLO)
                 waits.append(lost(reader, writer))
-            for body in (b"", attacks.begun(1)):
+            for body in (b"", begun(1)):
                 reader, writer = await attacks.stranger(crowd)
-                writer.write(attacks.OPENING + body)
+                writer.write(OPENING + body)
                 waits.append(lost(reader, writer))
             longest_s = (ports.HANDSHAKE_MS + ports.STRANGER_AGE_MS + ports.STRANGER_IDLE_MS) / 1000
             async with asyncio.timeout(longest_s + 30):
