@@ -4,8 +4,10 @@ Rule 1: each method of each service has its row here. A method without one is de
 Rule 2: who calls is what the certificate says that TLS has verified, and nothing that the request says.
 Rule 3: machines call the uplink, and else only what is open to all; people never call the uplink.
 Rule 4: a machine that was forgotten, or whose certificate is of an older incarnation, is refused at the door.
+Rule 5: of whoever may not call nothing is read; of whoever may, so much at a time, and no longer than REQUEST_S.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,6 +21,7 @@ from provisioner.arrivals import Arrivals
 from provisioner.calls import Calls
 from provisioner.handlers import Come, guarded
 from provisioner.pki import MachineIdentity, PersonIdentity, identity
+from provisioner.ports import REQUEST_S
 from provisioner.refusal import RefusedError as RefusedError  # noqa: PLC0414 - whoever refuses looks for it here
 from provisioner.refusal import refuse
 from provisioner.shown import NOTHING, Shown, shown
@@ -175,32 +178,41 @@ def standing(who: MachineIdentity, world: World) -> RefusedError | None:
     return None
 
 
-class Passing(Protocol):
-    """Lets a call pass that may be made, when it may; RefusedError where it is to come back later."""
+class Gate(Protocol):
+    """Lets a call pass that may be made, when it may: for as long as it runs, while its request comes, and while it is
+    worked at. RefusedError where it is to come back later.
+    """
 
-    def __call__(self, method: str, who: Caller, peer: str, /, *, stays: bool) -> AbstractAsyncContextManager[None]: ...
+    def passing(self, method: str, who: Caller, peer: str, /, *, stays: bool) -> AbstractAsyncContextManager[None]: ...
+    def reading(self, who: Caller, peer: str, /) -> AbstractAsyncContextManager[None]: ...
+    def turn(self, who: Caller, /, *, stays: bool) -> AbstractAsyncContextManager[None]: ...
 
 
-def _everybody(_method: str, _who: Caller, _peer: str, *, stays: bool) -> AbstractAsyncContextManager[None]:  # noqa: ARG001
+class _Open:
     """Where nobody counts."""
-    return nullcontext()
+
+    def passing(self, *_: Any, **__: Any) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    reading = turn = passing
 
 
 @dataclass(frozen=True, eq=False)
 class Guard(grpc.aio.ServerInterceptor):
-    """Stands before every method of a server. `world` is the one door to who is known now, `passing` to how many call,
+    """Stands before every method of a server. `world` is the one door to who is known now, `gate` to how many call,
     `refused` is told the reason of each refusal, and `broken_off` the method whose request never came whole.
 
     With other `arrivals` (dataclasses.replace) it is the same guard at another port.
     """
 
     world: Callable[[], World]
-    passing: Passing = _everybody
+    gate: Gate = field(default_factory=_Open)
     refused: Callable[[str], object] = str
     trusted: Callable[[], frozenset[bytes]] | None = None  # ids of the roots' keys; None: TLS alone says who comes in
     broken_off: Callable[[str], object] = str
     arrivals: Arrivals = field(default_factory=lambda: Arrivals(0.0))
     calls: Calls = field(default_factory=Calls)
+    request_s: float = REQUEST_S
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """The certificate is known only once the call runs: so each handler is wrapped, not judged, here."""
@@ -220,34 +232,41 @@ class Guard(grpc.aio.ServerInterceptor):
         await refuse(context, refused)
 
     @asynccontextmanager
-    async def _entered(self, method: str, context: Any, come: Come, *, stays: bool) -> AsyncIterator[Any]:
+    async def _entered(self, method: str, context: Any, come: Come | None, *, stays: bool) -> AsyncIterator[Any]:
         """For as long as the call runs; what is refused in it is the call's status."""
         peer = context.peer()
         arrived = self.arrivals.enter(peer)
         try:
-            request = await self._come(method, context, come)
             who = caller(context)
             verdict = partial(self._verdict, method, who)
             with self.calls.standing(verdict) if stays else nullcontext():  # first of all: no moment lies between
                 if refused := verdict():
                     raise refused
-                async with self.passing(method, who, peer, stays=stays):
-                    yield request
+                async with self.gate.passing(method, who, peer, stays=stays):
+                    request = await self._come(method, context, come, self.gate.reading(who, peer)) if come else None
+                    async with self.gate.turn(who, stays=stays):
+                        if refused := verdict():  # the world has moved while it waited, or came
+                            raise refused
+                        yield request
         except RefusedError as refused:
             self.refused(refused.reason)
             await refuse(context, refused)
         finally:
             self.arrivals.leave(arrived)
 
-    async def _come(self, method: str, context: Any, come: Come) -> Any:
+    async def _come(self, method: str, context: Any, come: Come, reading: AbstractAsyncContextManager[None]) -> Any:
         """What the call came with. One that broke off before that was whole ends here, and mostly nobody hears it."""
-        request = grpc.aio.EOF
         try:
-            request = await come()
-        finally:
-            if request is grpc.aio.EOF:
-                self.broken_off(method)
+            async with asyncio.timeout(self.request_s), reading:
+                request = await come()
+        except TimeoutError:
+            line = f"cannot read the request: it was not whole within {self.request_s:g} s"
+            raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "REQUEST_TOO_SLOW", line) from None
+        except asyncio.CancelledError:
+            self.broken_off(method)
+            raise
         if request is grpc.aio.EOF:
+            self.broken_off(method)
             line = "cannot read the request: the call ended before it was whole"
             await refuse(context, RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE", line))
         return request

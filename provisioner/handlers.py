@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -13,7 +12,8 @@ from provisioner.refusal import RefusedError
 
 Behaviour = Callable[[Any, Any], Any]
 Come = Callable[[], Awaitable[Any]]  # reads what the call came with; grpc.aio.EOF: it never came whole
-Check = Callable[[Any, Come], AbstractAsyncContextManager[Any]]  # for as long as the call runs: gives what has come
+# For as long as the call runs: gives what has come. None: what it says is a stream, and whoever serves it reads it.
+Check = Callable[[Any, Come | None], AbstractAsyncContextManager[Any]]
 
 
 class Undecodable:
@@ -70,42 +70,35 @@ def guarded(handler: Any, check: Check, *, of_machine: bool = False) -> Any:
     }
     match handler.request_streaming, handler.response_streaming:
         case False, False:
-            return grpc.stream_unary_rpc_method_handler(_one(handler.unary_unary, check, _alone), **serializers)
+            return grpc.stream_unary_rpc_method_handler(_one(handler.unary_unary, check, alone=True), **serializers)
         case False, True:
-            return grpc.stream_stream_rpc_method_handler(_many(handler.unary_stream, check, _alone), **serializers)
+            return grpc.stream_stream_rpc_method_handler(_many(handler.unary_stream, check, alone=True), **serializers)
         case True, False:
-            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary, check, _all), **serializers)
+            return grpc.stream_unary_rpc_method_handler(_one(handler.stream_unary, check, alone=False), **serializers)
         case _:
-            return grpc.stream_stream_rpc_method_handler(_many(handler.stream_stream, check, _all), **serializers)
+            return grpc.stream_stream_rpc_method_handler(
+                _many(handler.stream_stream, check, alone=False), **serializers
+            )
 
 
-async def _alone(_: Any, context: Any) -> Any:
-    return await context.read()
-
-
-async def _all(requests: Any, _: Any) -> Any:
-    """Whoever serves it reads it."""
-    return requests
-
-
-def _one(behaviour: Behaviour, check: Check, come: Behaviour) -> Behaviour:
+def _one(behaviour: Behaviour, check: Check, *, alone: bool) -> Behaviour:
     async def inside(requests: Any, context: Any) -> Any:
-        async with check(context, partial(come, requests, context)) as request:
+        async with check(context, context.read if alone else None) as request:
             _whole(request)
-            return await behaviour(request, context)
+            return await behaviour(request if alone else requests, context)
 
     return inside
 
 
-def _many(behaviour: Behaviour, check: Check, come: Behaviour) -> Behaviour:
+def _many(behaviour: Behaviour, check: Check, *, alone: bool) -> Behaviour:
     """The server tells generators from those that write by looking at the function: so there is a wrapper for each."""
     if not inspect.isasyncgenfunction(behaviour):
-        return _one(behaviour, check, come)
+        return _one(behaviour, check, alone=alone)
 
     async def inside(requests: Any, context: Any) -> AsyncIterator[Any]:
-        async with check(context, partial(come, requests, context)) as request:
+        async with check(context, context.read if alone else None) as request:
             _whole(request)
-            async for response in behaviour(request, context):
+            async for response in behaviour(request if alone else requests, context):
                 yield response
 
     return inside

@@ -17,6 +17,7 @@ from provisioner.config import Config
 LOG = logging.getLogger("provisioner")
 Options = list[tuple[str, int]]
 ENDLESS = 1 << 30
+REQUEST_S = 20.0  # for a request to come whole, once it was taken: less than a stranger's connection lasts
 QUEUE_S = 120  # a call that nobody took for so long is given up: 30 by default, which a storm may need
 HANDSHAKE_MS = 30_000  # ten thousand agents that come at once take 20 s on two cores
 STREAMS = 1000  # calls at a time on one connection: a client that does not know that yet has its further ones reset

@@ -127,8 +127,8 @@ async def serving(config: Config, say: Callable[[str], None]) -> AsyncIterator[R
         if config.metrics_listen:
             collector = metrics.FleetCollector(fleet, config.silent_after_s, lambda: uplink.streams, outbox.standing)
             stack.push_async_callback(asyncio.to_thread, metrics.serve(config.metrics_listen, collector))
-        conduct, passing = fleet.conduct, Turnstile(config).passing
-        guard = Guard(lambda: fleet.world, passing, conduct.refuse, roots.trusted, conduct.break_off)
+        conduct, gate = fleet.conduct, Turnstile(config)
+        guard = Guard(lambda: fleet.world, gate, conduct.refuse, roots.trusted, conduct.break_off)
         roots.then.append(guard.calls.judge)
         people = FleetServicer(fleet, uplink.cut_off, judge=guard.calls.judge, sinks=outbox.standing)
         await _listen(stack, config, fleet, keyring, uplink, guard, people)

@@ -4,6 +4,8 @@ Rule 1: who holds a certificate is counted by its name; a stranger by its addres
 Rule 2: a call that is a little early waits; one that is much too early is refused with a time (google.rpc.RetryInfo),
         spread so that those who were refused together do not come back together.
 Rule 3: nobody's haste is another's wait: nothing here is shared by those who hold certificates.
+Rule 4: what waits to be read is in the peer's memory but for the 64 KiB that HTTP/2 lets come unasked, and what is read
+        is bounded: of those who hold certificates a few at a time, the others wait; of strangers in number.
 """
 
 import asyncio
@@ -31,7 +33,14 @@ STREAMS_AT_ONCE: Final = 4  # of one machine: one that is, and those that wait t
 RENEW: Final = "/bedplate.v1.Uplink/Renew"
 RENEWALS: Final = Rate(0.1, 10)  # of one machine's certificate, each a signature
 AT_ONCE: Final = 4  # calls of one person that are worked at; its others wait for their turn
-UNDER_WAY: Final = 2000  # calls of one person, machine or address, those that wait for their turn too
+UNDER_WAY: Final = 2000  # calls of one person or address, those that wait for their turn too
+UNDER_WAY_OF_A_MACHINE: Final = 16  # an agent has one
+READ_AT_ONCE: Final = 16  # requests of one person that have not come whole: 4 MiB each at most
+READ_AT_ONCE_OF_A_MACHINE: Final = 2
+UNREAD_OF_AN_ADDRESS: Final = 256  # requests of strangers that have not come whole: 64 KiB each at most
+UNREAD_OF_STRANGERS: Final = 1000  # of all together
+REFLECTION: Final = "/ServerReflectionInfo"
+REFLECTIONS: Final = 4  # of one name or address: a stream on which both speak, and a message may have 4 MiB
 FULL_AGAIN_S: Final = 5.0
 PLACE_AGAIN_S: Final = 30.0
 
@@ -51,6 +60,12 @@ class Turnstile:
     _watches: Places = field(init=False)
     _turns: Turns = field(default_factory=lambda: Turns(AT_ONCE))
     _under_way: Places = field(default_factory=lambda: Places(UNDER_WAY))
+    _under_way_of_machines: Places = field(default_factory=lambda: Places(UNDER_WAY_OF_A_MACHINE))
+    _reads: Turns = field(default_factory=lambda: Turns(READ_AT_ONCE))
+    _reads_of_machines: Turns = field(default_factory=lambda: Turns(READ_AT_ONCE_OF_A_MACHINE))
+    _unread: Places = field(default_factory=lambda: Places(UNREAD_OF_AN_ADDRESS))
+    _unread_of_all: Places = field(default_factory=lambda: Places(UNREAD_OF_STRANGERS))
+    _reflections: Places = field(default_factory=lambda: Places(REFLECTIONS))
 
     def __post_init__(self) -> None:
         config = self.config
@@ -69,28 +84,46 @@ class Turnstile:
             self._machine(doing, who, stays=stays)
         else:
             await self._by_name(doing, who)
-        places, name, most = self._place(who, peer, stays=stays)
+        places, name, most = self._place(method, who, peer, stays=stays)
         if not places.enter(name):
             raise later("PLACES", f"{doing}: {most}", PLACE_AGAIN_S if stays else FULL_AGAIN_S)
         try:
-            async with self._turn(who, stays=stays):
-                yield
+            yield
         finally:
             places.leave(name)
 
-    def _turn(self, who: Caller, *, stays: bool) -> contextlib.AbstractAsyncContextManager[None]:
+    def reading(self, who: Caller, peer: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """While the request comes. Who holds a certificate waits behind its own; a stranger is told to come back."""
+        if who == NOBODY:
+            return self._unread_by(address_of(peer))
+        return (self._reads_of_machines if who.machine_id else self._reads).of(str(who))
+
+    @contextlib.asynccontextmanager
+    async def _unread_by(self, address: str) -> AsyncIterator[None]:
+        """First by its address, as with the rate."""
+        with contextlib.ExitStack() as stack:
+            for places, name, whose in ((self._unread, address, address), (self._unread_of_all, "", "newcomers")):
+                if not places.enter(name):
+                    line = f"cannot read the request: {places.most} of {whose} have not come whole yet"
+                    raise later("PLACES", line, FULL_AGAIN_S)
+                stack.callback(places.leave, name)
+            yield
+
+    def turn(self, who: Caller, *, stays: bool) -> contextlib.AbstractAsyncContextManager[None]:
         """People ask what looks at all machines: one who asks a thousand times waits behind nobody but itself."""
         person = who.role and not who.machine_id and not stays
         return self._turns.of(str(who)) if person else contextlib.nullcontext()
 
-    def _place(self, who: Caller, peer: str, *, stays: bool) -> tuple[Places, str, str]:
+    def _place(self, method: str, who: Caller, peer: str, *, stays: bool) -> tuple[Places, str, str]:
         """Where the call is held while it runs, under which name, and what is said where there is no room."""
         name = str(who) if who.role else address_of(peer)
         if not stays:
-            return self._under_way, name, f"{name} has {UNDER_WAY} calls under way, and may have no more"
+            places = self._under_way_of_machines if who.machine_id else self._under_way
+            return places, name, f"{name} has {places.most} calls under way, and may have no more"
         if who.machine_id:
             return self._machines, who.machine_id, f"{who} opens too many streams at once"
-        return self._watches, name, f"{name} has {self.config.watches} streams open, and may have no more"
+        places = self._reflections if method.endswith(REFLECTION) else self._watches
+        return places, name, f"{name} has {places.most} streams open, and may have no more"
 
     async def _stranger(self, doing: str, address: str) -> None:
         """First by its address: one that is too fast alone takes nothing of what is for all."""

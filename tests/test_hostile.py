@@ -129,6 +129,10 @@ def _broken_off(method: str) -> Shown:
     return lambda conduct: conduct.broken_off[method] > 1
 
 
+def _refused(reason: str) -> Shown:
+    return lambda conduct: conduct.refused[reason] > 1
+
+
 @pytest.mark.parametrize(
     ("attack", "shown"),
     [
@@ -138,7 +142,10 @@ def _broken_off(method: str) -> Shown:
         (attacks.idle_connections, _without_a_call(200)),
         (attacks.garbage_after_tls, _without_a_call(10)),
         (attacks.calls_that_are_reset_at_once, _broken_off("Enrolment.Enrol")),
-        (attacks.calls_that_are_begun_and_never_said, _enough),
+        (attacks.calls_that_are_begun_and_never_said, _broken_off("Enrolment.Enrol")),
+        (attacks.requests_of_a_stranger_that_never_come_whole, _refused("REQUEST_TOO_SLOW")),
+        (attacks.requests_of_a_person_that_never_come_whole, _refused("REQUEST_TOO_SLOW")),
+        (attacks.requests_of_an_older_life_that_never_come_whole, _refused("OLDER_INCARNATION")),
         (attacks.a_hundred_megabytes, _broken_off("Uplink.Session")),
     ],
 )

@@ -32,7 +32,7 @@ WHO = ("a person", "a machine", "a stranger")
 
 @pytest.mark.slow
 def test_a_hundred_megabytes_are_refused_from_everybody_and_are_not_taken_into_memory(tmp_path: Path) -> None:
-    place = site(tmp_path)
+    place = _place(tmp_path)
     with place.run() as provisioner:
         provisioner.wait_for("READY=1")
         ca = credentials.load(tmp_path / "provisioner")
@@ -52,11 +52,7 @@ def test_a_hundred_megabytes_are_refused_from_everybody_and_are_not_taken_into_m
 def test_a_machine_whose_stream_says_a_hundred_megabytes_is_explained_and_no_other_stream_or_call_notices(
     tmp_path: Path,
 ) -> None:
-    place = site(tmp_path)
-    with contextlib.closing(Store.open(tmp_path / "provisioner" / "bedplate.db")) as store:
-        store.begin_epoch()
-        store.load(time.time())
-        store.write(list(known([GOOD, EVIL])))
+    place = _place(tmp_path)
     with place.run() as provisioner:
         provisioner.wait_for("READY=1")
         asyncio.run(_beside_others(place, credentials.load(tmp_path / "provisioner")))
@@ -64,6 +60,16 @@ def test_a_machine_whose_stream_says_a_hundred_megabytes_is_explained_and_no_oth
         assert "Cut off" not in place.bedplate("status").stdout
         assert "its stream broke off 3 times without a goodbye, last" in place.bedplate("explain", EVIL).stdout
         assert "broke off" not in place.bedplate("explain", GOOD).stdout
+
+
+def _place(folder: Path) -> Site:
+    """At which both machines are known."""
+    place = site(folder)
+    with contextlib.closing(Store.open(folder / "provisioner" / "bedplate.db")) as store:
+        store.begin_epoch()
+        store.load(time.time())
+        store.write(list(known([GOOD, EVIL])))
+    return place
 
 
 def _broken_off(place: Site) -> dict[str, int]:
@@ -110,7 +116,7 @@ async def _sends_too_much(channel: grpc.aio.Channel) -> grpc.StatusCode:
 
 async def _refused(place: Site, ca: Authority) -> None:
     main, door = f"{place.host}:{place.port}", f"{place.host}:{place.enrol_port}"
-    machine, person = doors.machine(ca, "m-aaaaaaaa", 1), doors.person(ca, "olga", "admin", now=time.time())
+    machine, person = doors.machine(ca, GOOD, 1), doors.person(ca, "olga", "admin", now=time.time())
     sent = (
         (main, person, "/bedplate.v1.Fleet/ListMachines"),
         (main, machine, "/bedplate.v1.Uplink/Renew"),

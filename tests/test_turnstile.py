@@ -10,10 +10,20 @@ from google.rpc import error_details_pb2
 
 from provisioner.access import NOBODY, Caller, RefusedError
 from provisioner.config import Config
-from provisioner.turnstile import Turnstile, address_of
+from provisioner.turnstile import (
+    READ_AT_ONCE,
+    READ_AT_ONCE_OF_A_MACHINE,
+    REFLECTIONS,
+    UNDER_WAY_OF_A_MACHINE,
+    UNREAD_OF_AN_ADDRESS,
+    UNREAD_OF_STRANGERS,
+    Turnstile,
+    address_of,
+)
 
 ALICE, BOB = Caller("alice", "viewer"), Caller("bob", "viewer")
 MACHINE = Caller("m-aaaaaaaa", "machine", "m-aaaaaaaa", 1)
+ANOTHER = Caller("m-bbbbbbbb", "machine", "m-bbbbbbbb", 1)
 LIST, WATCH, ENROL = (
     "/bedplate.v1.Fleet/ListMachines",
     "/bedplate.v1.Fleet/WatchMachines",
@@ -21,6 +31,7 @@ LIST, WATCH, ENROL = (
 )
 SESSION, RENEW = "/bedplate.v1.Uplink/Session", "/bedplate.v1.Uplink/Renew"
 HEALTH = "/grpc.health.v1.Health/Check"
+REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 HERE = "ipv4:10.0.0.7:41234"
 
 
@@ -162,7 +173,7 @@ def test_of_one_person_s_calls_four_are_worked_at_and_another_s_do_not_wait_for_
 
         async def works() -> None:
             nonlocal at_work
-            async with gate.passing(LIST, ALICE, HERE, stays=False):
+            async with gate.passing(LIST, ALICE, HERE, stays=False), gate.turn(ALICE, stays=False):
                 at_work += 1
                 await done.wait()
 
@@ -173,6 +184,77 @@ def test_of_one_person_s_calls_four_are_worked_at_and_another_s_do_not_wait_for_
         done.set()
         await asyncio.gather(*tasks)
         assert at_work == 50
+
+    asyncio.run(main())
+
+
+def test_of_one_name_so_many_requests_are_read_at_once_and_those_that_wait_take_no_turn_and_no_other_s() -> None:
+    async def main() -> None:
+        for who, other, most in ((ALICE, BOB, READ_AT_ONCE), (MACHINE, ANOTHER, READ_AT_ONCE_OF_A_MACHINE)):
+            gate, read = _turnstile(), 0
+            whole = asyncio.Event()
+
+            async def reads(gate: Turnstile, who: Caller, whole: asyncio.Event) -> None:
+                nonlocal read
+                async with gate.reading(who, HERE):
+                    read += 1
+                    await whole.wait()
+
+            tasks = [asyncio.create_task(reads(gate, who, whole)) for _ in range(50)]
+            await asyncio.sleep(0)
+            async with gate.turn(who, stays=False), gate.reading(other, HERE):
+                assert read == most
+            whole.set()
+            await asyncio.gather(*tasks)
+            assert read == 50
+
+    asyncio.run(main())
+
+
+def test_of_strangers_so_many_requests_are_unread_by_address_and_in_all_and_further_ones_are_to_come_back() -> None:
+    async def refused(gate: Turnstile, peer: str) -> tuple[str, str]:
+        with pytest.raises(RefusedError) as error:
+            async with gate.reading(NOBODY, peer):
+                pass
+        return _told(error.value)
+
+    async def main() -> None:
+        gate, full = _turnstile(), UNREAD_OF_STRANGERS // UNREAD_OF_AN_ADDRESS
+        line = "cannot read the request: {} of {} have not come whole yet"
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(UNREAD_OF_STRANGERS):
+                peer = f"ipv4:10.0.0.{number // UNREAD_OF_AN_ADDRESS}:1"
+                await stack.enter_async_context(gate.reading(NOBODY, peer))
+            assert await refused(gate, "ipv4:10.0.0.0:2") == ("PLACES", line.format(UNREAD_OF_AN_ADDRESS, "10.0.0.0"))
+            for host in (full, full + 1):
+                told = await refused(gate, f"ipv4:10.0.0.{host}:2")
+                assert told == ("PLACES", line.format(UNREAD_OF_STRANGERS, "newcomers"))
+            async with gate.reading(ALICE, HERE):
+                pass
+        assert (len(gate._unread), len(gate._unread_of_all)) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_a_machine_has_few_calls_under_way_and_anybody_few_streams_on_which_both_speak() -> None:
+    async def main() -> None:
+        gate = _turnstile()
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(UNDER_WAY_OF_A_MACHINE):
+                await stack.enter_async_context(gate.passing(HEALTH, MACHINE, HERE, stays=False))
+            refused = await _call(gate, HEALTH, MACHINE)
+            assert refused
+            assert _told(refused) == (
+                "PLACES",
+                "cannot call Check: machine m-aaaaaaaa has 16 calls under way, and may have no more",
+            )
+            for _ in range(REFLECTIONS):
+                await stack.enter_async_context(gate.passing(REFLECT, ALICE, HERE, stays=True))
+            refused = await _call(gate, REFLECT, ALICE, stays=True)
+            assert refused
+            line = "cannot call ServerReflectionInfo: alice (viewer) has 4 streams open, and may have no more"
+            assert _told(refused) == ("PLACES", line)
+            assert await _call(gate, WATCH, ALICE, stays=True) is None
 
     asyncio.run(main())
 
