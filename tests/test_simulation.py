@@ -11,7 +11,7 @@ import pytest
 
 from bedplate.v1.uplink_pb2 import Dismissal, InventoryBody, SessionRequest, SessionResponse
 from nodeagent import session as agent_side
-from provisioner.world import Asked, Forgotten, Met, SilenceNoted, TokenRevoked, VitalsKept
+from provisioner.world import Asked, Forgotten, Met, Noted, SilenceNoted, TokenRevoked, VitalsKept
 from tests.simulation import faults
 from tests.simulation.broken import BrokenError
 from tests.simulation.conversation import Conversation
@@ -215,6 +215,16 @@ def test_a_reboot_without_its_event_is_found(settled):
     met = Met(facts.id, "s", fleet.site.world.epoch, facts.run_id, "1", "another", "p", 0.0, fleet.timeline.now)
     with pytest.raises(BrokenError, match=f"{facts.id} boot is told as .. and ..told.. is due"):
         _committed(fleet, met, author=conversation)
+
+
+def test_a_last_word_that_is_not_so_is_found(settled):
+    fleet, facts, _ = settled
+    course = fleet.invariants.swings._courses[facts.id, "inventory"]
+    course.doubt = True  # of how many changes there were, and not of how it stands
+    because = "its inventory is host name box-0, kernel 5.4 now, after 6 changes"
+    last = Noted("machine.changed", facts.id, "", because, "provisioner", fleet.timeline.now, 6)
+    with pytest.raises(BrokenError, match=f"{facts.id} inventory has a last word that is not so"):
+        _committed(fleet, last)
 
 
 def test_a_machine_that_comes_in_by_a_token_that_is_over_is_found(settled):

@@ -4,7 +4,8 @@ Rule 1: no function of the product's is called here. Which change has to be told
         back is counted a second time, and the events in the batch have to be these and no others.
 Rule 2: what the store refused of a machine was counted by the product and is not seen here, and so was what belongs to
         a life that ended meanwhile. From then on its courses are in doubt, until they have been still for long: it may
-        be told less. That each last word is said, and is so, holds without a doubt.
+        be told less. That each last word is said, and is so, holds without a doubt: one that was on its way when
+        another life began is on how the machine stood in the life before.
 """
 
 from collections import defaultdict
@@ -69,6 +70,8 @@ class Stand:
     silent: bool = False
     back_at: float = 0.0
     forgotten: bool = False
+    began: float = 0.0  # this life, durably
+    before: "Stand | None" = None  # in the life before
 
 
 class Swings:
@@ -97,8 +100,9 @@ class Swings:
         stand = self._stands.get(name)
         if isinstance(change, Asked):
             self.batch_over()
-            self._stands[name] = Stand()
+            self._stands[name] = Stand(began=self._now, before=stand)
             if stand:
+                stand.before = None
                 self._another_life(name, change.at)
         elif stand is None or stand.forgotten:
             return
@@ -179,15 +183,21 @@ class Swings:
         hold(known or course.doubt, *key, "has a last word of", change.count, "changes, and there were", course.count)
         still = change.at - course.last >= FLAP_WINDOW_S
         hold(still or course.doubt, *key, "has a last word, and moved", change.at - course.last, "s ago")
-        match key[1]:
-            case "boot":
-                right = change.because.startswith(f"boot {stand.boot} now")
-            case "inventory":
-                right = f"kernel {stand.kernel} now" in change.because
-            case _:
-                right = change.kind == (SILENT if stand.silent else PRESENT)
+        right = _is_so(key[1], change, stand)
+        if stand.before and change.at < stand.began:
+            right = right or _is_so(key[1], change, stand.before)
         hold(right, *key, "has a last word that is not so:", change.because)
         course.closed_at, course.open = self._now, False
+
+
+def _is_so(aspect: str, last: Noted, stand: Stand) -> bool:
+    match aspect:
+        case "boot":
+            return last.because.startswith(f"boot {stand.boot} now")
+        case "inventory":
+            return f"kernel {stand.kernel} now" in last.because
+        case _:
+            return last.kind == (SILENT if stand.silent else PRESENT)
 
 
 def _is_of(aspect: str, which: int, change: Noted) -> bool:
