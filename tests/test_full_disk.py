@@ -177,7 +177,7 @@ def test_a_newcomer_on_a_full_disk_asks_for_nothing_that_it_could_not_keep(tmp_p
             config = tmp_path / "agent" / "nodeagent.toml"
             config.write_text(config.read_text() + f'join_token_file = "{token}"\n')
             os.kill(program.pid, signal.SIGHUP)
-            until(lambda: f"/state/next.key: {FULL}" in program.text())
+            until(lambda: f"/state/join.key: {FULL}" in program.text())
             assert place.machines() == []
             disk.empty()
             os.kill(program.pid, signal.SIGHUP)
