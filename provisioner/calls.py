@@ -6,8 +6,7 @@ Rule 2: only streams are in the list. A call with one answer is over before anyb
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 Verdict = Callable[[], Exception | None]  # why this call may not go on; None where it may
@@ -23,23 +22,17 @@ class Calls:
     _verdicts: dict["asyncio.Task[None]", Verdict] = field(default_factory=dict)
     _ended: dict["asyncio.Task[None]", Exception] = field(default_factory=dict)
 
-    @contextmanager
-    def standing(self, verdict: Verdict) -> Iterator[None]:
+    def standing(self, verdict: Verdict) -> "_Standing":
         """For as long as the block runs; one that is ended gets the verdict raised in it."""
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a call runs in a task")
+        return _Standing(self, verdict)
+
+    def begin(self, task: "asyncio.Task[None]", verdict: Verdict) -> None:
         self._verdicts[task] = verdict
-        try:
-            yield
-        except asyncio.CancelledError:
-            if because := self._ended.get(task):
-                task.uncancel()
-                raise because from None
-            raise
-        finally:
-            self._verdicts.pop(task, None)
-            self._ended.pop(task, None)
+
+    def over(self, task: "asyncio.Task[None]") -> Exception | None:
+        """Why it was ended, if it was."""
+        self._verdicts.pop(task, None)
+        return self._ended.pop(task, None)
 
     def judge(self) -> int:
         """End those that may not go on. How many."""
@@ -50,3 +43,23 @@ class Calls:
                 task.cancel()
                 ended += 1
         return ended
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A generator would be shorter; there is one for each stream, and this takes a third of the memory."""
+
+    calls: Calls
+    verdict: Verdict
+    task: "asyncio.Task[None] | None" = None
+
+    def __enter__(self) -> None:
+        self.task = asyncio.current_task()
+        if self.task is None:
+            raise RuntimeError("a call runs in a task")
+        self.calls.begin(self.task, self.verdict)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self.task and (because := self.calls.over(self.task)) and isinstance(error, asyncio.CancelledError):
+            self.task.uncancel()
+            raise because from None

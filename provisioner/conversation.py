@@ -54,7 +54,8 @@ class Conversation:
     inventory: InventoryKept | None = None  # the last that it has submitted: the world may not have it yet
     writes: set["asyncio.Task[None]"] = field(default_factory=set)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    over: asyncio.Event = field(default_factory=asyncio.Event)  # all that it has to say is submitted
+    over: bool = False  # all that it has to say is submitted
+    waited_for: "asyncio.Future[None] | None" = None  # somebody waits for that: an Event for each would be a kilobyte
     ack_timer: asyncio.TimerHandle | None = None
     limit: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
     because: str = ""  # why we end it
@@ -240,9 +241,15 @@ class Conversation:
 
     def lose(self) -> None:
         """It is over: counted once, where neither end has said that it would be. Of that gRPC does not tell why."""
-        if not (self.lost or self.because or self.over.is_set() or (self.session and self.session.ended)):
+        if not (self.lost or self.because or self.over or (self.session and self.session.ended)):
             self.lost = True
             self.fleet.conduct.lose(self.machine_id, self.fleet.now())
+
+    async def wait_over(self) -> None:
+        """Until all that it has to say is submitted."""
+        if not self.over:
+            self.waited_for = self.waited_for or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.waited_for)
 
     async def flushed(self) -> None:
         """Until no write is under way: gRPC would never end a stream that has one, and its peer would wait for that."""
@@ -252,7 +259,9 @@ class Conversation:
     def end(self) -> None:
         """The stream is over: what that means is submitted, without waiting."""
         self.lose()
-        self.over.set()
+        self.over = True
+        if self.waited_for and not self.waited_for.done():
+            self.waited_for.set_result(None)
         if self.ack_timer is not None:
             self.ack_timer.cancel()
         because = self.because or "its stream broke without a goodbye"

@@ -97,7 +97,7 @@ class UplinkServicer(Servicer):
         if older:
             older.lose()  # its machine has given it up: had it said so, it would be over
             older.cut("a younger stream of the same machine took its place", RETRY_S)
-            await older.over.wait()
+            await older.wait_over()
         if self._stopping:
             raise BedplateError("the provisioner is stopping")
         await asyncio.shield(self._fleet.submit((), can_wait=True))
