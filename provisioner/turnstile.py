@@ -74,9 +74,12 @@ class Turnstile:
         self._strangers = Bucket(_rate(config.enrol_calls_per_s))
         self._watches = Places(config.watches)
 
-    @contextlib.asynccontextmanager
-    async def passing(self, method: str, who: Caller, peer: str, *, stays: bool) -> AsyncIterator[None]:
+    def passing(self, method: str, who: Caller, peer: str, *, stays: bool) -> "Passing":
         """For as long as the call runs. `stays`: it is a stream. RefusedError where it is to come back later."""
+        return Passing(self, method, who, peer, stays)
+
+    async def enter(self, method: str, who: Caller, peer: str, *, stays: bool) -> tuple[Places, str]:
+        """The place that the call has from now on, and under which name."""
         doing = f"cannot call {method.rpartition('/')[2]}"
         if who == NOBODY:
             await self._stranger(doing, address_of(peer))
@@ -87,10 +90,7 @@ class Turnstile:
         places, name, most = self._place(method, who, peer, stays=stays)
         if not places.enter(name):
             raise later("PLACES", f"{doing}: {most}", PLACE_AGAIN_S if stays else FULL_AGAIN_S)
-        try:
-            yield
-        finally:
-            places.leave(name)
+        return places, name
 
     def reading(self, who: Caller, peer: str) -> contextlib.AbstractAsyncContextManager[None]:
         """While the request comes. Who holds a certificate waits behind its own; a stranger is told to come back."""
@@ -147,6 +147,26 @@ class Turnstile:
             line = f"{doing}: {who} makes more than {self.config.calls_per_s:g} calls a second"
             raise later("CALLER_TOO_FAST", line, wait_s)
         await _pause(wait_s)
+
+
+@dataclass(slots=True)
+class Passing:
+    """A generator would be shorter; there is one for each stream that is open, and this is a kilobyte less."""
+
+    turnstile: Turnstile
+    method: str
+    who: Caller
+    peer: str
+    stays: bool
+    place: tuple[Places, str] | None = None
+
+    async def __aenter__(self) -> None:
+        self.place = await self.turnstile.enter(self.method, self.who, self.peer, stays=self.stays)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.place:
+            places, name = self.place
+            places.leave(name)
 
 
 async def _pause(seconds: float) -> None:
