@@ -28,9 +28,7 @@ class Arrivals:
     begun: int = 0
     called: int = 0  # connections from which a call came
     _begin: threading.Lock = field(default_factory=threading.Lock)
-    _open: dict[int, int] = field(
-        default_factory=dict
-    )  # calls, by the hash of where they come from: each machine has one
+    _open: dict[int, int] = field(default_factory=dict)  # calls, by the hash of where they come from
     _idle: OrderedDict[int, float] = field(default_factory=OrderedDict)  # since when, the longest first
 
     @property
